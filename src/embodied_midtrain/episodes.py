@@ -1,0 +1,142 @@
+"""The neutral form of robot data: episodes, their frames, and what their actions mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class BadEpisode(ValueError):
+    """One episode cannot be used. `reason` is a short word that skips are counted by."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class ActionSpec:
+    """What the numbers of an action mean; compared before anything is trained or rolled out.
+
+    Attributes:
+        names: one name a dimension, such as ("x", "y", "z", "gripper").
+        kind: whether the arm's numbers are changes or targets.
+        frame: the frame they are given in: "world", "base", "end effector" or "joint".
+        rotation: the form of the rotation part, "none" where there is none.
+        gripper: index of the gripper's dimension, or None.
+        gripper_closed: sign of the gripper's number that closes it (+1 or -1).
+        low, high: bounds of each dimension as the controller takes them.
+        rate: actions a second.
+    """
+
+    names: tuple[str, ...]
+    kind: Literal["delta", "absolute"]
+    frame: str
+    rotation: str
+    gripper: int | None
+    gripper_closed: int
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    rate: float
+
+    def __post_init__(self) -> None:
+        if not len(self.names) == len(self.low) == len(self.high):
+            raise ValueError(f"{len(self.names)} names, {len(self.low)} low and {len(self.high)} high bounds")
+        if self.gripper is not None and not 0 <= self.gripper < len(self.names):
+            raise ValueError(f"gripper index {self.gripper} is outside the {len(self.names)} dimensions")
+
+    @property
+    def width(self) -> int:
+        return len(self.names)
+
+    @property
+    def arm(self) -> tuple[int, ...]:
+        """Indices of all dimensions but the gripper's."""
+        return tuple(i for i in range(self.width) if i != self.gripper)
+
+    def differences(self, other: ActionSpec) -> list[str]:
+        """The fields in which two specs differ, each as a readable line; empty when they agree."""
+        mine, theirs = asdict(self), asdict(other)
+        return [f"{name}: {mine[name]!r} against {theirs[name]!r}" for name in mine if mine[name] != theirs[name]]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> ActionSpec:
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One recorded attempt.
+
+    Attributes:
+        id: unique within the data set.
+        task: short name of the task, such as "reach-v3".
+        instruction: what the robot was asked, in words.
+        frames: camera images, uint8 [time, height, width, 3], upright, RGB.
+        actions: what was commanded (the training label), float32 [time, spec.width].
+        success: whether the task was solved.
+    """
+
+    id: str
+    task: str
+    instruction: str
+    frames: NDArray[np.uint8]
+    actions: NDArray[np.float32]
+    success: bool = True
+
+    def check(self, spec: ActionSpec) -> None:
+        """Raise `BadEpisode` where arrays do not fit each other or the spec, or hold NaN."""
+        if self.frames.ndim != 4 or self.frames.shape[-1] != 3:
+            raise BadEpisode("bad frames", f"{self.id}: shape {self.frames.shape}, wanted [time, height, width, 3]")
+        if self.actions.ndim != 2 or self.actions.shape[1] != spec.width:
+            raise BadEpisode("bad actions", f"{self.id}: shape {self.actions.shape}, wanted [time, {spec.width}]")
+        if len(self.frames) != len(self.actions):
+            raise BadEpisode("uneven", f"{self.id}: {len(self.frames)} frames, {len(self.actions)} actions")
+        if len(self.frames) == 0:
+            raise BadEpisode("empty", self.id)
+        if not np.isfinite(self.actions).all():
+            raise BadEpisode("nan action", self.id)
+        if not self.instruction.strip():
+            raise BadEpisode("no instruction", self.id)
+
+
+class Robots(Protocol):
+    """A stream of episodes that can be opened again and always gives the same order."""
+
+    name: str
+    spec: ActionSpec
+
+    def __iter__(self) -> Iterator[Episode]: ...
+
+    def fingerprint(self) -> str: ...
+
+
+def target_prompt(instruction: str, template: str) -> str:
+    """The user text that goes with a robot frame, in a policy as in the target.
+
+    Raises:
+        ValueError: where the template has no {instruction}.
+    """
+    if "{instruction}" not in template:
+        raise ValueError(f"the prompt template {template!r} needs an {{instruction}} in it")
+    return template.format(instruction=instruction)
+
+
+ACTION_PROMPT = "What action should the robotic arm take to {instruction}"
+"""VLM4VLA's user turn (arXiv 2601.03309)."""
+
+
+def chunk_at(
+    actions: Sequence[NDArray[np.float32]] | NDArray[np.float32], start: int, length: int
+) -> NDArray[np.float32]:
+    """`length` actions from `start` on, the last one repeated past the end: [length, width]."""
+    index = np.minimum(np.arange(start, start + length), len(actions) - 1)
+    return np.asarray(actions)[index]

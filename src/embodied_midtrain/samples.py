@@ -1,0 +1,223 @@
+"""The neutral form of one image-text record, and the geometry in it.
+
+Everything that enters the pool becomes a `Sample`; everything that reads the pool reads `Sample`s.
+Geometry stays in [0, 1] here; a backbone's adapter renders it as that backbone's own coordinate text
+(design rule 5), so that one pool serves backbones with different conventions.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from PIL import Image, UnidentifiedImageError
+
+REGION_MARK = "<region>"
+"""Stands in a turn's text where the turn's next `Region` is to be written."""
+
+MAX_PIXELS = 64_000_000
+"""Larger images are refused before they are decoded (decompression bombs)."""
+
+
+class BadSample(ValueError):
+    """One record cannot be used. `reason` is a short word that skips are counted by."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A point (x, y) or a box (x0, y0, x1, y1), in [0, 1], origin at the top left.
+
+    Raises:
+        BadSample: on a wrong count of values, or one that is not a number in [0, 1].
+    """
+
+    kind: Literal["point", "box"]
+    values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        wanted = 2 if self.kind == "point" else 4
+        if len(self.values) != wanted:
+            raise BadSample("bad geometry", f"a {self.kind} has {wanted} values, not {len(self.values)}")
+        if not all(math.isfinite(v) and 0.0 <= v <= 1.0 for v in self.values):
+            raise BadSample("bad geometry", f"{self.kind} {self.values} is outside [0, 1]")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One side of a conversation. `text` holds one `REGION_MARK` for each of `regions`, in order."""
+
+    role: Literal["user", "assistant"]
+    text: str
+    regions: tuple[Region, ...] = ()
+
+    def __post_init__(self) -> None:
+        marks = self.text.count(REGION_MARK)
+        if marks != len(self.regions):
+            raise BadSample("bad geometry", f"{marks} {REGION_MARK} marks for {len(self.regions)} regions")
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An encoded image: bytes at hand, or a file that is read when it is needed."""
+
+    data: bytes | None = field(default=None, repr=False)
+    path: Path | None = None
+
+    def read(self) -> bytes:
+        """The encoded bytes.
+
+        Raises:
+            BadSample: where the file is missing or cannot be read.
+        """
+        if self.data is not None:
+            return self.data
+        if self.path is None:
+            raise BadSample("missing image", "neither bytes nor a path")
+        try:
+            return self.path.read_bytes()
+        except FileNotFoundError as error:
+            raise BadSample("missing image", str(self.path)) from error
+        except OSError as error:
+            raise BadSample("unreadable image", f"{self.path}: {error.strerror}") from error
+
+    def decode(self) -> Image.Image:
+        """The whole image, decoded, as RGB.
+
+        Raises:
+            BadSample: "empty image", "image too large" or "broken image".
+        """
+        return decode_image(self.read())
+
+
+def decode_image(data: bytes) -> Image.Image:
+    """Decode image bytes to RGB, transparent parts on white; the first frame of an animation.
+
+    Raises:
+        BadSample: "empty image", "image too large" or "broken image".
+    """
+    if not data:
+        raise BadSample("empty image")
+    try:
+        image = Image.open(io.BytesIO(data))
+        if image.width * image.height > MAX_PIXELS:
+            raise BadSample("image too large", f"{image.width} x {image.height}")
+        image.load()
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            rgba = image.convert("RGBA")
+            ground = Image.new("RGBA", rgba.size, "white")
+            return Image.alpha_composite(ground, rgba).convert("RGB")
+        return image.convert("RGB")
+    except BadSample:
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadSample("image too large", str(error)) from error
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
+        # Pillow's decoders raise all of these on damaged files.
+        raise BadSample("broken image", str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image-text record of the pool.
+
+    Attributes:
+        source: where it comes from, such as "openclipart"; with `id` it names the sample everywhere.
+        id: unique within the source.
+        pictures: zero or more encoded images, in the order of their mention.
+        turns: the conversation; a caption is a user turn that asks for one and an assistant turn.
+        licence: SPDX name where there is one, else a short phrase.
+        origin: where it can be found again: package, file, generator.
+    """
+
+    source: str
+    id: str
+    pictures: tuple[Picture, ...]
+    turns: tuple[Turn, ...]
+    licence: str = ""
+    origin: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return (self.source, self.id)
+
+    @property
+    def answer(self) -> str:
+        """All assistant text, joined: what a model is trained to say."""
+        return "\n".join(turn.text for turn in self.turns if turn.role == "assistant")
+
+    def check(self) -> None:
+        """Raise `BadSample` where the record has nothing to learn from."""
+        if not self.source or not self.id:
+            raise BadSample("missing id", f"source {self.source!r}, id {self.id!r}")
+        if not any(turn.role == "assistant" and turn.text.strip() for turn in self.turns):
+            raise BadSample("empty text", "no assistant turn with text")
+
+
+class Pool(Protocol):
+    """A stream of samples that can be opened again and always gives the same order."""
+
+    name: str
+
+    def __iter__(self) -> Iterator[Sample]: ...
+
+    def fingerprint(self) -> str:
+        """A short text that changes when the content does."""
+        ...
+
+
+def caption(
+    source: str, id: str, picture: Picture, text: str, *, prompt: str = "Describe the image.", **fields: str
+) -> Sample:
+    """A captioned image as a two-turn conversation."""
+    return question(source, id, picture, prompt, text, **fields)
+
+
+def question(
+    source: str,
+    id: str,
+    picture: Picture,
+    asked: str,
+    answered: str,
+    *,
+    asked_regions: tuple[Region, ...] = (),
+    answered_regions: tuple[Region, ...] = (),
+    licence: str = "",
+    origin: str = "",
+) -> Sample:
+    """One question about one image, with its answer."""
+    turns = (Turn("user", asked, asked_regions), Turn("assistant", answered, answered_regions))
+    return Sample(source, id, (picture,), turns, licence, origin)
+
+
+def turns_to_json(turns: tuple[Turn, ...]) -> str:
+    """Turns as one line of JSON, for a table column."""
+    rows = [
+        {"role": t.role, "text": t.text, **({"regions": [[r.kind, *r.values] for r in t.regions]} if t.regions else {})}
+        for t in turns
+    ]
+    return json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
+
+
+def turns_from_json(text: str) -> tuple[Turn, ...]:
+    """The inverse of `turns_to_json`.
+
+    Raises:
+        BadSample: where the text is not such a line.
+    """
+    try:
+        rows: list[dict[str, Any]] = json.loads(text)
+        return tuple(
+            Turn(r["role"], r["text"], tuple(Region(g[0], tuple(g[1:])) for g in r.get("regions", ()))) for r in rows
+        )
+    except (json.JSONDecodeError, KeyError, TypeError, IndexError) as error:
+        raise BadSample("broken turns", str(error)) from error
