@@ -85,7 +85,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
                 os.fsync(file.fileno())
         elif path.is_dir():
             shutil.rmtree(path)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException as error:
         with contextlib.suppress(OSError):
             shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink(missing_ok=True)

@@ -56,7 +56,7 @@ def structure(kind: type[T], values: Any, where: str = "config") -> T:
 
 def _explain(error: BaseException, where: str) -> list[str]:
     if isinstance(error, ForbiddenExtraKeysError):
-        known = [f.name for f in dataclasses.fields(error.cl)]  # type: ignore[arg-type]
+        known = [f.name for f in dataclasses.fields(error.cl)]
         lines = []
         for key in sorted(error.extra_fields):
             near = difflib.get_close_matches(key, known, n=1)

@@ -69,7 +69,8 @@ class ActionSpec:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> ActionSpec:
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+        return cls(**fields)
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,10 +176,17 @@ class Pool(Protocol):
 
 
 def caption(
-    source: str, id: str, picture: Picture, text: str, *, prompt: str = "Describe the image.", **fields: str
+    source: str,
+    id: str,
+    picture: Picture,
+    text: str,
+    *,
+    prompt: str = "Describe the image.",
+    licence: str = "",
+    origin: str = "",
 ) -> Sample:
     """A captioned image as a two-turn conversation."""
-    return question(source, id, picture, prompt, text, **fields)
+    return question(source, id, picture, prompt, text, licence=licence, origin=origin)
 
 
 def question(
