@@ -1,0 +1,320 @@
+"""The one machine-readable document of a recipe run: RUN/summary.json.
+
+A recipe fills it stage by stage; the page and the terminal table are drawn from it and from the files that it
+names. Everything but the name has a default, so that a run that was stopped half-way has a summary and a report
+too: what is empty or None is shown as "not run", never guessed.
+
+Paths are relative to the run's folder. Shares and rates are in [0, 1]; percentiles are in [0, 100], where 100 is
+closest to the target.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from embodied_midtrain.artifacts import StageError, read_json, write_json
+from embodied_midtrain.config import ConfigError, structure
+
+SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True, slots=True)
+class StageTime:
+    """What one stage cost. `state` is "done", "running", "failed" or "not run"; `note` says what went wrong."""
+
+    name: str
+    seconds: float
+    peak_memory_bytes: int | None = None
+    state: str = "done"
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSource:
+    """One source of the pool: samples that can be used, and those that were left out, counted by reason."""
+
+    name: str
+    samples: int
+    group: str = ""
+    """Nature of the source, such as "documents" or "embodied": the colour of its marks."""
+    licence: str = ""
+    skipped: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class MissingSource:
+    """A source that could not be had at all."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolFacts:
+    sources: tuple[PoolSource, ...] = ()
+    missing: tuple[MissingSource, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TargetTask:
+    name: str
+    episodes: int
+    frames: int
+    instruction: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetFacts:
+    name: str
+    episodes: int
+    frames: int
+    tasks: tuple[TargetTask, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One line of a chart: `values[i]` at training step `steps[i]`."""
+
+    name: str
+    """What is measured, such as "loss", "validation loss" or "validation accuracy"."""
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EstimatorFacts:
+    validation_accuracy: float
+    steps: int
+    stopped_by: str
+    notes: tuple[str, ...] = ()
+    """Warnings in words: the rule degenerated (one step), the estimator saturated, ..."""
+    curve: Curve | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceProximity:
+    """Where a source's samples stand in the ranking of the whole pool (percentiles, 100 is closest)."""
+
+    source: str
+    n: int
+    median: float
+    lower_quartile: float
+    upper_quartile: float
+    group: str = ""
+    within_agreement: float | None = None
+    """Spearman correlation between this source's own ranking and the one under the replaced prompt template."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProximityFacts:
+    """The ranking, and the ranking with the target's prompt template replaced.
+
+    A ranking that follows the wording of the prompt and not what is seen changes when the template does: then
+    `agreement` is low. `agreement_within` asks the same inside each source (mean over samples), where "it is
+    another kind of source" cannot help.
+    """
+
+    sources: tuple[SourceProximity, ...] = ()
+    sources_other_prompt: tuple[SourceProximity, ...] = ()
+    prompt: str = ""
+    other_prompt: str = ""
+    agreement: float | None = None
+    agreement_within: float | None = None
+    between_sources: float | None = None
+    """Share of the variance of ranks that the source alone explains: at 1, nothing is ranked within sources."""
+
+
+@dataclass(frozen=True, slots=True)
+class MmdFacts:
+    """Pairwise maximum mean discrepancy; `matrix[i][j]` belongs to `names[i]` and `names[j]`."""
+
+    names: tuple[str, ...]
+    matrix: tuple[tuple[float, ...], ...]
+    bandwidth: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DiversityFacts:
+    """Spread of features: one figure for pool and target, one for the selection of each variant."""
+
+    pool: float
+    target: float
+    selections: dict[str, float] = field(default_factory=dict)
+    measure: str = ""
+    """What the figure is, in a few words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One source's place in a mixture: the share asked for, the one that came out, and repeated samples."""
+
+    source: str
+    target: float | None
+    realised: float
+    samples: int
+    repeated: int = 0
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionFacts:
+    """What one variant is mid-trained on. `table` is a Parquet file with source, id, score, rank columns."""
+
+    variant: str
+    selector: str
+    size: int
+    composition: tuple[Share, ...] = ()
+    table: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFacts:
+    """One training run of a variant (mid-training or policy fine-tuning)."""
+
+    variant: str
+    steps: int
+    seconds: float
+    curves: tuple[Curve, ...] = ()
+    method: str = ""
+    """Such as "full", "LoRA" or "frozen backbone"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollouts:
+    """Closed-loop result of one variant on one task, with the ends of its interval."""
+
+    variant: str
+    task: str
+    successes: int
+    episodes: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class VariantResult:
+    """A variant over all tasks: mean success with its interval."""
+
+    variant: str
+    success: float
+    low: float
+    high: float
+    episodes: int
+    title: str = ""
+    """For readers, such as "mid-trained on selected"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """`variant` minus `baseline` in mean success; `verdict` is the sentence that a reader gets.
+
+    `kind` "initialisation" marks the comparison with a random language model: whether this benchmark can tell
+    initialisations apart at all. `outcome` is "better", "worse" or "cannot tell".
+    """
+
+    variant: str
+    baseline: str
+    difference: float
+    low: float
+    high: float
+    p: float
+    verdict: str
+    outcome: Literal["better", "worse", "cannot tell"] = "cannot tell"
+    kind: Literal["variant", "initialisation"] = "variant"
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """One recorded rollout."""
+
+    path: str
+    variant: str
+    task: str
+    success: bool
+    episode: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where the stage artifacts lie, relative to the run. An empty text: not made."""
+
+    pool: str = ""
+    """Pool artifact; gallery images are read from it."""
+    map: str = ""
+    """Parquet with x, y, source, kind ("pool" or "target")."""
+    scores: str = ""
+    """Parquet with source, id, score of every pool sample under the estimator."""
+    artifacts: dict[str, str] = field(default_factory=dict)
+    """Every stage's artifact folder by stage name, for the provenance table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What would be needed to make this run again."""
+
+    code: str = ""
+    python: str = ""
+    packages: dict[str, str] = field(default_factory=dict)
+    seeds: dict[str, int] = field(default_factory=dict)
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    backbone: str = ""
+    recipe: str = ""
+    """The recipe as it ran, as YAML."""
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A whole recipe run."""
+
+    name: str
+    seed: int = 0
+    created: str = ""
+    """When the run was finished, ISO 8601, UTC."""
+    machine: str = ""
+    state: Literal["done", "partial"] = "done"
+    benchmark: str = ""
+    """Where rollouts happen, such as "Meta-World (MT, 5 tasks)"."""
+    stages: tuple[StageTime, ...] = ()
+    pool: PoolFacts | None = None
+    target: TargetFacts | None = None
+    estimator: EstimatorFacts | None = None
+    proximity: ProximityFacts | None = None
+    mmd: MmdFacts | None = None
+    diversity: DiversityFacts | None = None
+    selections: tuple[SelectionFacts, ...] = ()
+    midtrain: tuple[TrainingFacts, ...] = ()
+    policies: tuple[TrainingFacts, ...] = ()
+    rollouts: tuple[Rollouts, ...] = ()
+    variants: tuple[VariantResult, ...] = ()
+    """In the order in which they are to be shown; the first is the reference (off the shelf)."""
+    comparisons: tuple[Comparison, ...] = ()
+    videos: tuple[Video, ...] = ()
+    faults: tuple[str, ...] = ()
+    """Anything else that went wrong or was left out, in words."""
+    files: Files = field(default_factory=Files)
+    provenance: Provenance = field(default_factory=Provenance)
+
+
+def save_summary(run: Path, summary: Summary) -> Path:
+    """Write RUN/summary.json whole or not at all."""
+    path = run / SUMMARY
+    write_json(path, summary)
+    return path
+
+
+def load_summary(run: Path) -> Summary:
+    """Read RUN/summary.json.
+
+    Raises:
+        StageError: where it is missing or does not fit these types; the message names the key.
+    """
+    path = run / SUMMARY
+    if not path.is_file():
+        raise StageError(f"{run} has no {SUMMARY}: give the folder of a recipe run ('emt run' or 'emt quickstart').")
+    try:
+        return structure(Summary, read_json(path), SUMMARY)
+    except ConfigError as error:
+        raise StageError(f"{path} does not fit this version:\n{error}\nGive the recipe's command again.") from error
