@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("mujoco")
 
-from embodied_midtrain.benchmarks.rendering import (
+from embodied_midtrain.simulation.camera import FreeCamera
+from embodied_midtrain.simulation.rendering import (
     RENDERING_PACKAGES,
-    FreeCamera,
     SceneRenderer,
     prepare_mujoco,
     probe_rendering,
@@ -49,7 +49,7 @@ def test_without_a_rendering_library_the_message_names_the_packages(broken):
     """No EGL vendor library, and a windowed back end without a display: both as on a bare machine."""
     code = (
         "from embodied_midtrain.artifacts import StageError\n"
-        "from embodied_midtrain.benchmarks.rendering import probe_rendering\n"
+        "from embodied_midtrain.simulation.rendering import probe_rendering\n"
         "try:\n    probe_rendering()\nexcept StageError as error:\n    print(error)\n"
     )
     env = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL")}

@@ -1,0 +1,58 @@
+"""A free camera and its geometry: which pixel a point of the world falls on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class FreeCamera:
+    """A camera that looks at a point: metres and degrees, as MuJoCo's free camera takes them.
+
+    Attributes:
+        lookat: the point in the middle of the picture, world frame.
+        distance: from the camera to `lookat`.
+        azimuth: 0 looks along +x, 90 along +y.
+        elevation: negative looks down.
+        fovy: vertical field of view.
+    """
+
+    lookat: tuple[float, float, float]
+    distance: float
+    azimuth: float
+    elevation: float
+    fovy: float = 45.0
+
+    @property
+    def axes(self) -> NDArray[np.float64]:
+        """Rows: the camera's right, up and forward, as unit vectors of the world. [3, 3]"""
+        az, el = math.radians(self.azimuth), math.radians(self.elevation)
+        forward = (math.cos(el) * math.cos(az), math.cos(el) * math.sin(az), math.sin(el))
+        up = (-math.sin(el) * math.cos(az), -math.sin(el) * math.sin(az), math.cos(el))
+        return np.array([np.cross(forward, up), up, forward])
+
+    @property
+    def position(self) -> NDArray[np.float64]:
+        """Where the camera stands, world frame. [3]"""
+        position: NDArray[np.float64] = np.asarray(self.lookat) - self.distance * self.axes[2]
+        return position
+
+    def project(self, points: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float64]:
+        """World points [..., 3] to (x, y, depth) [..., 3], in a picture of `size` (height, width).
+
+        x and y are in pixels from the top left corner (the first pixel covers 0 to 1) and may lie outside
+        the picture; depth is along the viewing direction in metres, negative behind the camera.
+        """
+        height, width = size
+        seen = (np.asarray(points, float) - self.position) @ self.axes.T
+        depth = seen[..., 2]
+        focal = height / 2 / math.tan(math.radians(self.fovy) / 2)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            x = width / 2 + focal * seen[..., 0] / depth
+            y = height / 2 - focal * seen[..., 1] / depth
+        return np.stack([x, y, depth], axis=-1)
