@@ -1,0 +1,289 @@
+"""`emt embed`: one feature a sample (or robot frame) under a frozen backbone.
+
+What makes it quicker than the plain loop: no LM head, rows of like length batched together, the vision tower run
+once for a picture that several questions share, and pictures decoded in threads while the last batch computes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from embodied_midtrain.artifacts import Artifact, Skips, StageError, StageRun, open_stage, write_json
+from embodied_midtrain.backbones.backbone import Backbone, Rendered
+from embodied_midtrain.backbones.opening import load_backbone
+from embodied_midtrain.episodes import ACTION_PROMPT, Robots, target_prompt
+from embodied_midtrain.features.pooling import Pooling, pool_states
+from embodied_midtrain.features.store import write_shard
+from embodied_midtrain.progress import progress_bar
+from embodied_midtrain.robots.opening import open_robots
+from embodied_midtrain.samples import BadSample, Pool, Sample
+from embodied_midtrain.sources.opening import open_pool
+
+
+@dataclass(frozen=True)
+class EmbedConfig:
+    """How features are made."""
+
+    pooling: Pooling = "mean"
+    """Which tokens' states are averaged: all, the last one, the image's, the text's."""
+    layer: int = -1
+    """Hidden layer that is read; -1 is the last, after the final norm."""
+    batch_size: int = 32
+    """Rows in one forward pass."""
+    part_size: int = 256
+    """Rows in one shard: what a killed run loses at most."""
+    frames_per_episode: int = 5
+    """Frames taken of each robot episode, evenly over its length."""
+    prompt: str = ACTION_PROMPT
+    """The user text that goes with a robot frame."""
+    workers: int = 2
+    """Threads that decode pictures."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One row to embed: its name, and how it is made ready."""
+
+    key: tuple[str, str]
+    render: Callable[[Backbone], Rendered]
+
+
+def pool_items(pool: Pool) -> Iterator[Item]:
+    for sample in pool:
+        yield Item(sample.key, _sample_render(sample))
+
+
+def _sample_render(sample: Sample) -> Callable[[Backbone], Rendered]:
+    return lambda backbone: backbone.render(sample)
+
+
+def target_items(robots: Robots, config: EmbedConfig) -> Iterator[Item]:
+    """Frames of every episode, evenly spaced; the source is the task."""
+    for episode in robots:
+        count = min(config.frames_per_episode, len(episode.frames))
+        text = target_prompt(episode.instruction, config.prompt)
+        for index in np.linspace(0, len(episode.frames) - 1, count).round().astype(int).tolist():
+            frame = episode.frames[index]
+            yield Item((episode.task, f"{episode.id}/{index:04d}"), _frame_render(frame, text))
+
+
+def _frame_render(frame: NDArray[np.uint8], text: str) -> Callable[[Backbone], Rendered]:
+    return lambda backbone: backbone.prompt(frame, text)
+
+
+def embed(
+    out: Path,
+    config: EmbedConfig,
+    *,
+    backbone: Backbone,
+    pool: Pool | None = None,
+    target: Robots | None = None,
+    skips: Skips | None = None,
+    total: int | None = None,
+    overwrite: bool = False,
+) -> Artifact:
+    """Embed a pool's samples or a target's frames into a feature store at `out`.
+
+    Args:
+        skips: the list that the pool's or target's reader adds to; it goes into the artifact.
+        total: how many rows there are, where known, for the time left.
+
+    Raises:
+        ValueError: unless exactly one of `pool` and `target` is given.
+        StageError: where no row could be embedded.
+    """
+    if (pool is None) == (target is None):
+        raise ValueError("give either a pool or a target to embed, and not both")
+    given = pool if pool is not None else target
+    assert given is not None
+    inputs = {"backbone": backbone.fingerprint(), ("pool" if pool is not None else "target"): given.fingerprint()}
+    with open_stage(out, "embed", config, inputs, overwrite=overwrite) as run:
+        if run.done:
+            return run.artifact()
+        items = pool_items(pool) if pool is not None else target_items(target, config)  # type: ignore[arg-type]
+        used = _embed_parts(run, items, config, backbone, given.name, total)
+        if skips is not None:
+            run.skips.rows.extend(skips.rows)
+        if not used:
+            raise StageError(
+                f"nothing in {given.name} could be embedded ({run.skips.summary()}): "
+                + ("a target with no frames cannot be compared with." if target is not None else "is the pool empty?")
+            )
+        write_json(run.file("store.json"), {"backbone": backbone.name, "rows": used, "dim": backbone.hidden})
+        return run.finish({"used": used})
+
+
+def _embed_parts(
+    run: StageRun, items: Iterable[Item], config: EmbedConfig, backbone: Backbone, name: str, total: int | None
+) -> int:
+    used, rows, started = 0, 0, time.monotonic()
+    parts = enumerate(_windows(items, config.part_size))
+    with progress_bar(f"embed {name}", total) as bar, ThreadPoolExecutor(config.workers) as threads:
+        for number, ready in _prefetch(run, parts, backbone, threads):
+            if isinstance(ready, dict):
+                used += ready["used"]
+                bar.advance(ready["used"] + len(ready["skipped"]))
+                continue
+            keys, rendered, skips = ready
+            features = encode(backbone, rendered, config)
+            record = _commit(run, number, keys, features, skips)
+            used += record["used"]
+            rows += len(keys)
+            bar.advance(len(keys) + len(skips))
+            bar.say(f"{rows / (time.monotonic() - started):.1f} rows/s, {len(skips)} skipped")
+    return used
+
+
+Ready = tuple[list[tuple[str, str]], list[Rendered], Skips]
+
+
+def _prefetch(
+    run: StageRun,
+    parts: Iterator[tuple[int, list[Item]]],
+    backbone: Backbone,
+    threads: ThreadPoolExecutor,
+) -> Iterator[tuple[int, Ready | dict]]:
+    """Each part made ready, or its record where it is done; the next part is decoded while this one computes."""
+
+    def start(number: int, items: list[Item]) -> Callable[[], Ready | dict]:
+        record = run.part(f"{number:06d}")
+        if record is not None:
+            return lambda: record
+        futures = [(item, threads.submit(item.render, backbone)) for item in items]
+
+        def collect() -> Ready:
+            keys, rendered, skips = [], [], Skips()
+            for item, future in futures:
+                try:
+                    rendered.append(future.result())
+                    keys.append(item.key)
+                except BadSample as error:
+                    skips.add(error.reason, "/".join(item.key), error.detail)
+            return keys, rendered, skips
+
+        return collect
+
+    waiting: tuple[int, Callable[[], Ready | dict]] | None = None
+    for number, items in parts:
+        following = (number, start(number, items))
+        if waiting is not None:
+            yield waiting[0], waiting[1]()
+        waiting = following
+    if waiting is not None:
+        yield waiting[0], waiting[1]()
+
+
+def _commit(
+    run: StageRun, number: int, keys: list[tuple[str, str]], features: NDArray[np.float16], skips: Skips
+) -> dict:
+    finite = np.isfinite(features).all(axis=1)
+    for key in itertools.compress(keys, ~finite):
+        skips.add("nan feature", "/".join(key))
+    kept = list(itertools.compress(keys, finite))
+    writers: dict[str, Callable[[Path], None]] = {}
+    if kept:
+        writers[f"shard-{number:06d}.parquet"] = lambda path: write_shard(path, kept, features[finite])
+    return run.commit_part(f"{number:06d}", {"used": len(kept)}, writers, skips)
+
+
+def _windows(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    stream = iter(items)
+    while window := list(itertools.islice(stream, size)):
+        yield window
+
+
+@torch.inference_mode()
+def encode(backbone: Backbone, rows: Sequence[Rendered], config: EmbedConfig) -> NDArray[np.float16]:
+    """Features of ready rows, in their order: float16 [len(rows), dim]."""
+    out = np.zeros((len(rows), backbone.hidden), dtype=np.float16)
+    rows = _share_vision(backbone, rows, config.batch_size)
+    # Rows of like length side by side: little padding. The order of equal lengths is fixed, so a resumed run
+    # forms the same batches.
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i))
+    for at in range(0, len(order), config.batch_size):
+        chosen = order[at : at + config.batch_size]
+        batch = backbone.collate([rows[i] for i in chosen])
+        states = backbone.states(batch, layer=config.layer)
+        pooled = pool_states(
+            states, batch["input_ids"], batch["attention_mask"], backbone.image_token_id, config.pooling
+        )
+        out[chosen] = pooled.to(torch.float16).cpu().numpy()
+    return out
+
+
+def _share_vision(backbone: Backbone, rows: Sequence[Rendered], batch_size: int) -> list[Rendered]:
+    """Run the vision tower once a distinct picture, where the backbone can take its output in place of pixels."""
+    if not backbone.caches_vision:
+        return list(rows)
+    digests = [_digest(row) for row in rows]
+    first = {digest: row for digest, row in zip(reversed(digests), reversed(rows), strict=True) if digest is not None}
+    wanted = sorted(first)
+    seen: dict[str, torch.Tensor] = {}
+    for at in range(0, len(wanted), batch_size):
+        names = wanted[at : at + batch_size]
+        pixels = torch.cat([first[name].pixels["pixel_values"] for name in names])
+        counts = [len(first[name].pixels["pixel_values"]) for name in names]
+        seen.update(zip(names, backbone.vision(pixels).split(counts), strict=True))
+    return [
+        row if digest is None else replace(row, pixels={"vision": seen[digest]})
+        for row, digest in zip(rows, digests, strict=True)
+    ]
+
+
+def _digest(row: Rendered) -> str | None:
+    pixels = row.pixels.get("pixel_values")
+    if pixels is None or not len(pixels):
+        return None
+    return hashlib.sha1(pixels.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+def embed_command(
+    out: Path,
+    config: EmbedConfig = EmbedConfig(),
+    pool: Path | None = None,
+    images: Path | None = None,
+    target: Path | None = None,
+    backbone: str = "compact",
+    overwrite: bool = False,
+) -> None:
+    """Make features of a pool's samples, or of a target's frames, under a frozen backbone.
+
+    Give the same command again after an interruption: finished shards are kept.
+
+    Examples:
+        emt embed --pool runs/quickstart/pool --out runs/mine/pool-features
+        emt embed --pool data/llava.json --images data/images --out runs/mine/pool-features
+        emt embed --target runs/quickstart/demos --out runs/mine/target-features
+
+    Args:
+        out: folder for the feature store.
+        pool: a pool artifact, or a conversation JSON or JSONL file.
+        images: folder that image paths in a conversation file start from.
+        target: a demonstrations artifact, or HDF5 in the robomimic layout.
+        backbone: "compact", or the name or folder of a transformers image-text-to-text model.
+        overwrite: replace a result that was made from other inputs or settings.
+    """
+    skips = Skips()
+    opened_pool = open_pool(pool, images=images, skips=skips) if pool else None
+    opened_target = open_robots(target, skips) if target else None
+    loaded = load_backbone(backbone)
+    artifact = embed(
+        out,
+        config,
+        backbone=loaded,
+        pool=opened_pool,
+        target=opened_target,
+        skips=skips,
+        overwrite=overwrite,
+    )
+    print(f"{artifact.counts['used']} features in {out}; skipped: {artifact.counts['skipped'] or 'none'}")

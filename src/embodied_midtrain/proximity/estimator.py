@@ -1,0 +1,168 @@
+"""The learned proximity estimator (EmbodiedMidtrain, section 4 and A.4).
+
+A linear classifier on frozen features tells target (positive) from pool (negative). At its optimum
+s* = p_target / (p_target + p_pool), monotone in the density ratio, so ranking by s ranks by the ratio.
+It is stopped early, at 90 % validation accuracy: trained to the end it saturates and the ranking is rewritten.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from embodied_midtrain.artifacts import StageError
+from embodied_midtrain.features.store import FeatureTable
+
+EARLY_STEPS = 10
+"""Stopping before this many steps means that the sides differ at a glance, and the stop rule chose nothing."""
+
+
+@dataclass(frozen=True)
+class EstimatorConfig:
+    """How the linear estimator is fitted."""
+
+    batch_size: int = 128
+    """Rows in a batch, half of the pool, half of the target."""
+    lr: float = 3e-4
+    """Learning rate of Adam."""
+    max_steps: int = 2000
+    """Where to give up waiting for the stop accuracy."""
+    stop_accuracy: float = 0.9
+    """Balanced validation accuracy at which fitting stops."""
+    held_out: float = 0.1
+    """Share of each side that validates; the target's by whole episodes."""
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """A fitted estimator: score = sigmoid(((x - mean) / std) . weight + bias).
+
+    Attributes:
+        mean, std, weight: float32 [dim].
+        accuracy: balanced validation accuracy at the stop.
+        steps: optimiser steps taken.
+        stopped_by: "accuracy" or "max_steps".
+        curve: validation accuracy after each step.
+        notes: plain words where the fit should not be trusted as it is.
+    """
+
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32]
+    weight: NDArray[np.float32]
+    bias: float
+    accuracy: float
+    steps: int
+    stopped_by: str
+    curve: list[float]
+    notes: list[str] = field(default_factory=list)
+
+    def scores(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Proximity of each row, in (0, 1): [n]."""
+        # Folding the scaling into the weight makes scoring one product over the features as they are stored.
+        folded = self.weight / self.std
+        logits = features @ folded + np.float32(self.bias - float(self.mean @ folded))
+        return (1.0 / (1.0 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
+
+
+def fit_estimator(pool: FeatureTable, target: FeatureTable, config: EstimatorConfig, *, seed: int = 0) -> Estimator:
+    """Fit on pool (negative) and target (positive) features, balanced over the target's tasks.
+
+    Raises:
+        StageError: where a side has too few rows to fit and validate.
+    """
+    for name, table in (("pool", pool), ("target", target)):
+        if len(table) < 10:
+            raise StageError(
+                f"the {name} has {len(table)} usable features; the estimator needs at least 10 on each side"
+            )
+    rng = np.random.default_rng(seed)
+    pool_valid = np.zeros(len(pool), dtype=bool)
+    pool_valid[rng.permutation(len(pool))[: max(1, round(config.held_out * len(pool)))]] = True
+    target_valid = _held_out_episodes(target, config.held_out, rng)
+
+    negatives, positives = pool.features[~pool_valid], target.features[~target_valid]
+    mean = (negatives.mean(0, dtype=np.float64) + positives.mean(0, dtype=np.float64)) / 2
+    spread = (negatives.var(0, dtype=np.float64) + positives.var(0, dtype=np.float64)) / 2
+    spread += ((negatives.mean(0, dtype=np.float64) - positives.mean(0, dtype=np.float64)) / 2) ** 2
+    # A floor under every denominator: a constant dimension says nothing and must not blow up.
+    std = np.sqrt(spread)
+    std = np.maximum(std, max(1e-3 * float(np.median(std)), 1e-8))
+
+    def scaled(rows: NDArray[np.float32]) -> torch.Tensor:
+        return torch.from_numpy(((rows - mean) / std).astype(np.float32))
+
+    x_neg, x_pos = scaled(negatives), scaled(positives)
+    v_neg, v_pos = scaled(pool.features[pool_valid]), scaled(target.features[target_valid])
+    tasks = target.sources[~target_valid]
+    by_task = np.argsort(tasks, kind="stable")
+    _, starts, counts = np.unique(tasks[by_task], return_index=True, return_counts=True)
+
+    weight = torch.zeros(x_neg.shape[1], requires_grad=True)
+    bias = torch.zeros(1, requires_grad=True)
+    optimiser = torch.optim.Adam([weight, bias], lr=config.lr)
+    half = config.batch_size // 2
+    wanted = torch.cat([torch.zeros(half), torch.ones(half)])
+    curve: list[float] = []
+    accuracy, stopped_by = 0.5, "max_steps"
+    for _ in range(config.max_steps):
+        task = rng.integers(0, len(counts), half)
+        pos = by_task[starts[task] + (rng.random(half) * counts[task]).astype(int)]
+        batch = torch.cat([x_neg[rng.integers(0, len(x_neg), half)], x_pos[pos]])
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(batch @ weight + bias, wanted)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        with torch.no_grad():
+            right = ((v_neg @ weight + bias < 0).float().mean() + (v_pos @ weight + bias > 0).float().mean()) / 2
+        accuracy = float(right)
+        curve.append(accuracy)
+        if accuracy >= config.stop_accuracy:
+            stopped_by = "accuracy"
+            break
+    fitted = Estimator(
+        mean.astype(np.float32),
+        std.astype(np.float32),
+        weight.detach().numpy().copy(),
+        float(bias.detach()),
+        accuracy,
+        len(curve),
+        stopped_by,
+        curve,
+    )
+    fitted.notes.extend(_warnings(fitted, fitted.scores(pool.features), config))
+    return fitted
+
+
+def _held_out_episodes(target: FeatureTable, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """True for rows of the episodes that validate: frames of one episode are nearly copies of each other."""
+    episodes = np.array([f"{s}/{i.rsplit('/', 1)[0]}" for s, i in zip(target.sources, target.ids, strict=True)])
+    names = np.unique(episodes)
+    if len(names) < 2:
+        # One episode only: rows are all there is to split by.
+        chosen = np.zeros(len(target), dtype=bool)
+        chosen[rng.permutation(len(target))[: max(1, round(share * len(target)))]] = True
+        return chosen
+    held = rng.permutation(names)[: max(1, round(share * len(names)))]
+    return np.isin(episodes, held)
+
+
+def _warnings(fitted: Estimator, pool_scores: NDArray[np.float32], config: EstimatorConfig) -> list[str]:
+    notes = []
+    if fitted.stopped_by == "accuracy" and fitted.steps < EARLY_STEPS:
+        notes.append(
+            f"degenerate: {config.stop_accuracy:.0%} accuracy after {fitted.steps} steps; the stop chose nothing. "
+            "Take a smaller learning rate, or look for a shortcut (text, image size)."
+        )
+    if fitted.stopped_by == "max_steps":
+        notes.append(
+            f"not reached: {fitted.accuracy:.1%} after {fitted.steps} steps (wanted {config.stop_accuracy:.0%}), "
+            "pool and target look alike, or the features do not tell them apart."
+        )
+    if float(np.median(pool_scores)) < 0.01:
+        notes.append(
+            f"saturated: half of the pool scores below {float(np.median(pool_scores)):.3g}; fewer steps spread it."
+        )
+    return notes

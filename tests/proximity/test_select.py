@@ -1,0 +1,145 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from embodied_midtrain.artifacts import Artifact, StageError, open_stage, read_json
+from embodied_midtrain.features.store import FeatureTable, read_features, write_shard
+from embodied_midtrain.proximity.estimator import EstimatorConfig, fit_estimator
+from embodied_midtrain.proximity.ranking import agreement_within, percentiles, rank_order, spearman, variance_between
+from embodied_midtrain.proximity.select import SelectConfig, read_selection, select
+
+DIM = 12
+
+
+def store(out: Path, rows: dict[str, np.ndarray], backbone: str = "b") -> Artifact:
+    with open_stage(out, "embed", {"pooling": "mean", "layer": -1}, {"backbone": backbone, "pool": str(out)}) as run:
+        for number, (source, features) in enumerate(rows.items()):
+            keys = [(source, f"{i // 5}/{i:04d}") for i in range(len(features))]
+            write_shard(run.file(f"shard-{number:06d}.parquet"), keys, features.astype(np.float16))
+        return run.finish({"used": sum(map(len, rows.values()))})
+
+
+def gaussians(seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    rng = np.random.default_rng(seed)
+    far, near = rng.normal(0, 1, (300, DIM)), rng.normal(0, 1, (200, DIM))
+    near[:, 0] += 1.2
+    target = rng.normal(0, 1, (200, DIM))
+    target[:, 0] += 2.5
+    return {"far": far, "near": near}, {"task-a": target[:120], "task-b": target[120:]}
+
+
+def stores(tmp_path: Path) -> tuple[Artifact, Artifact]:
+    pool, target = gaussians()
+    return store(tmp_path / "pool", pool), store(tmp_path / "target", target)
+
+
+def test_the_estimator_ranks_by_the_density_ratio() -> None:
+    rng = np.random.default_rng(3)
+    pool, target = rng.normal(0, 1, (4000, DIM)), rng.normal(0, 1, (4000, DIM))
+    target[:, 0] += 1.0
+    names = np.array([f"{i:05d}/0" for i in range(4000)])
+    side = np.full(4000, "s")
+    fitted = fit_estimator(
+        FeatureTable(side, names, pool.astype(np.float32)),
+        FeatureTable(side, names, target.astype(np.float32)),
+        EstimatorConfig(lr=1e-3, max_steps=1500, stop_accuracy=1.0),
+    )
+    # log p_target / p_pool = x_0 - 1/2 for these two Gaussians.
+    assert spearman(fitted.scores(pool.astype(np.float32)), pool[:, 0]) > 0.97
+    assert fitted.stopped_by == "max_steps" and any(note.startswith("not reached") for note in fitted.notes)
+
+
+def test_the_stop_and_its_warnings() -> None:
+    rng = np.random.default_rng(0)
+    names = np.array([f"{i}/0" for i in range(100)])
+    pool = FeatureTable(np.full(100, "p"), names, rng.normal(0, 0.01, (100, 4)).astype(np.float32))
+    target = FeatureTable(np.full(100, "t"), names, rng.normal(5, 0.01, (100, 4)).astype(np.float32))
+    fitted = fit_estimator(pool, target, EstimatorConfig())
+    assert fitted.stopped_by == "accuracy" and fitted.steps < 10 and fitted.notes[0].startswith("degenerate")
+    assert len(fitted.curve) == fitted.steps and fitted.curve[-1] == fitted.accuracy >= 0.9
+
+
+def test_constant_dimensions_do_no_harm() -> None:
+    rng = np.random.default_rng(0)
+    names = np.array([f"{i}/0" for i in range(100)])
+    features = rng.normal(0, 1, (100, 4)).astype(np.float32)
+    features[:, 2] = 7.0
+    shifted = features + np.array([2, 0, 0, 0], np.float32)
+    fitted = fit_estimator(FeatureTable(names, names, features), FeatureTable(names, names, shifted), EstimatorConfig())
+    assert np.isfinite(fitted.scores(features)).all()
+
+
+def test_selection_holds_the_closest(tmp_path: Path) -> None:
+    pool, target = stores(tmp_path)
+    artifact = select(tmp_path / "out", SelectConfig(k=100), pool=pool, target=target)
+    facts = read_json(artifact.file("selection.json"))
+    assert facts["by_source"]["near"]["median"] > 60 > 50 > facts["by_source"]["far"]["median"]
+    assert sum(facts["composition"].values()) == 100 and facts["composition"]["near"] > 60
+    scores = pq.read_table(artifact.file("scores.parquet"))
+    assert len(scores) == 500 and np.all(np.diff(scores["score"].to_numpy()) <= 0)
+    chosen = pq.read_table(artifact.file("selection.parquet"))
+    assert chosen["id"].to_pylist() == scores["id"].to_pylist()[:100]
+    assert read_selection(artifact)[0] == (scores["source"][0].as_py(), scores["id"][0].as_py())
+    again = select(tmp_path / "again", SelectConfig(k=100), pool=pool, target=target)
+    assert again.manifest["files"] == artifact.manifest["files"]
+
+
+def test_random_is_uniform_and_seeded(tmp_path: Path) -> None:
+    pool, target = stores(tmp_path)
+    first = select(tmp_path / "a", SelectConfig("random", k=250, seed=1), pool=pool, target=target)
+    other = select(tmp_path / "b", SelectConfig("random", k=250, seed=2), pool=pool, target=target)
+    assert set(read_selection(first)) != set(read_selection(other))
+    assert 70 < read_json(first.file("selection.json"))["composition"]["near"] < 130
+
+
+@pytest.mark.parametrize("k", [0, 501])
+def test_k_outside_the_pool(tmp_path: Path, k: int) -> None:
+    pool, target = stores(tmp_path)
+    with pytest.raises(StageError, match=r"has 500 usable samples: give --k between 1 and 500"):
+        select(tmp_path / "out", SelectConfig(k=k), pool=pool, target=target)
+
+
+def test_nan_features_are_counted_and_left_out(tmp_path: Path) -> None:
+    rows, target = gaussians()
+    rows["far"][3] = np.nan
+    rows["near"][0, 0] = np.inf
+    artifact = select(
+        tmp_path / "out", SelectConfig(k=10), pool=store(tmp_path / "p", rows), target=store(tmp_path / "t", target)
+    )
+    assert artifact.counts == {"pool": 498, "selected": 10, "skipped": {"nan feature": 2}}
+    assert "far/0/0003" in (tmp_path / "out" / "skipped.jsonl").read_text()
+
+
+def test_features_that_cannot_be_used(tmp_path: Path) -> None:
+    rows, target = gaussians()
+    pool = store(tmp_path / "p", rows)
+    with pytest.raises(StageError, match=r"backbone: 'b' .*'other'"):
+        select(tmp_path / "o1", SelectConfig(k=9), pool=pool, target=store(tmp_path / "t1", target, backbone="other"))
+    with pytest.raises(StageError, match="every feature"):
+        read_features(store(tmp_path / "t2", {"a": np.full((4, DIM), np.nan)}))
+    with pytest.raises(StageError, match="no features"):
+        read_features(store(tmp_path / "t3", {}))
+    with pytest.raises(StageError, match="several widths"):
+        read_features(store(tmp_path / "t4", {"a": np.zeros((4, 3)), "b": np.zeros((4, 2))}))
+    with pytest.raises(StageError, match="at least 10"):
+        select(tmp_path / "o2", SelectConfig(k=9), pool=pool, target=store(tmp_path / "t5", {"a": np.zeros((4, DIM))}))
+    broken = store(tmp_path / "t6", target)
+    broken.file("shard-000000.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(StageError, match="not a feature shard"):
+        read_features(broken)
+
+
+def test_ranking_facts() -> None:
+    scores = np.array([0.1, 0.5, 0.5, 0.9], np.float32)
+    assert percentiles(scores).tolist() == [0, 50, 50, 100]
+    keys = [("s", "a"), ("s", "c"), ("s", "b"), ("s", "d")]
+    assert rank_order(scores, keys).tolist() == [3, 2, 1, 0]
+    assert spearman(scores, -scores) == pytest.approx(-1)
+    assert np.isnan(spearman(scores, np.ones(4)))
+    sources = np.array(["a", "a", "b", "b"])
+    assert variance_between(sources, np.array([1, 1, 2, 2], np.float32)) == pytest.approx(1)
+    assert variance_between(sources, np.array([1, 2, 1, 2], np.float32)) == pytest.approx(0)
+    twelve = np.arange(12, dtype=np.float32)
+    assert agreement_within(np.array(["a"] * 12), twelve, twelve**2) == {"a": pytest.approx(1)}
