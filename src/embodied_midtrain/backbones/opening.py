@@ -1,0 +1,80 @@
+"""Opening a backbone by name or folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from embodied_midtrain.artifacts import StageError
+from embodied_midtrain.backbones.backbone import Backbone
+
+COMPACT = "compact"
+"""The name of the backbone that comes with the package."""
+
+
+def load_backbone(
+    name_or_folder: str | Path,
+    *,
+    random_language: int | None = None,
+    dtype: torch.dtype | None = None,
+    max_tokens: int = 1024,
+) -> Backbone:
+    """A backbone, ready for inference (`eval` mode).
+
+    Args:
+        name_or_folder: "compact", a folder that `Backbone.save` or transformers wrote, or a name on the model hub.
+        random_language: a seed; the language model (with its embeddings) then starts from its own random
+            initialisation, vision and connector stay pretrained. The control for whether pretraining matters.
+        dtype: of the weights; by default as they were saved.
+
+    Raises:
+        StageError: no such model, not an image-text-to-text one, or its weights cannot be had.
+    """
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    from embodied_midtrain.backbones.compact.processor import register
+
+    register()
+    name = str(name_or_folder)
+    if name == COMPACT:
+        from embodied_midtrain.backbones.compact.weights import SHIPPED, compact_folder
+
+        place = str(compact_folder(trained=SHIPPED if SHIPPED.is_file() else None))
+    else:
+        place = name
+        if Path(name).exists() and not (Path(name) / "config.json").is_file():
+            raise StageError(f"{name} is no model folder: it has no config.json.")
+    # On CPUs plain attention is faster than the fused one at the few hundred tokens of a sample.
+    attention = "sdpa" if torch.cuda.is_available() else "eager"
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(
+            place, dtype=dtype or "auto", attn_implementation=attention, trust_remote_code=False
+        )
+        processor = AutoProcessor.from_pretrained(place, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise StageError(
+            f"cannot load the backbone {name}: {first} Give 'compact', a folder written by transformers, or the name "
+            "of an image-text-to-text model on the hub (with network access)."
+        ) from error
+    if torch.cuda.is_available():
+        model = model.to("cuda")
+    backbone = Backbone(COMPACT if name == COMPACT else name, model, processor, max_tokens=max_tokens)
+    if random_language is not None:
+        randomise_language(backbone, random_language)
+    model.eval()
+    return backbone
+
+
+def randomise_language(backbone: Backbone, seed: int) -> None:
+    """Give the language model (and a head of its own) new weights from its own initialisation."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = type(backbone.base)(backbone.base.config)
+    source = dict(fresh.named_parameters())
+    language = {id(p) for p in backbone.groups()["language"]}
+    with torch.no_grad():
+        for name, parameter in backbone.base.named_parameters():
+            if id(parameter) in language:
+                parameter.copy_(source[name])
