@@ -26,41 +26,10 @@ _ACTIVITIES = (
 )
 _PLACES = {"usa": "United States", "egypt": "Egypt", "india": "India", "france": "France", "germany": "Germany"}
 # Not things but colours, counts and kinds, drawn in ways that the word alone does not tell.
-_NO_LABEL = set(
-    [
-        "monument",
-        "numbers",
-        "alphabets",
-        "color",
-        "animal",
-        "reptile",
-        "back",
-        "black",
-        "blue",
-        "brown",
-        "gray",
-        "green",
-        "mauve",
-        "pink",
-        "red",
-        "white",
-        "yellow",
-        "zero",
-        "one",
-        "two",
-        "three",
-        "four",
-        "five",
-        "six",
-        "seven",
-        "eight",
-        "nine",
-        "ten",
-        "eleven",
-        "twelve",
-        "sixteen",
-    ]
-) | {"orange color"}
+_KINDS = {"monument", "numbers", "alphabets", "animal", "reptile", "back", "color", "orange color"}
+_COLOURS = {"black", "blue", "brown", "gray", "green", "mauve", "pink", "red", "white", "yellow"}
+_COUNTS = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"}
+_NO_LABEL = _KINDS | _COLOURS | _COUNTS | {"sixteen"}
 
 
 def items(cache: Path) -> Iterator[Item]:

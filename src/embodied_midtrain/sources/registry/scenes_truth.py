@@ -1,0 +1,275 @@
+"""What is true of a drawn scene: where each thing is, in the world and in the picture, and how it can be taken.
+
+Positions come from the simulator's state, visibility from its segmentation. Questions are made from these alone.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embodied_midtrain.extras import require
+from embodied_midtrain.samples import Region
+from embodied_midtrain.simulation.camera import FreeCamera
+from embodied_midtrain.sources.registry.scenes_catalogue import Entry
+
+MIN_PIXELS = 110
+"""A thing with fewer visible pixels is not asked about."""
+MIN_VISIBLE = 0.45
+"""Nor is one of which less than this part of its outline is seen (the rest hidden or outside)."""
+
+Points = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Thing:
+    """One object of a scene.
+
+    Attributes:
+        entry: its name and nature.
+        points: points of its surface, metres, world frame, z up. [n, 3]
+        mask: the pixels that show it. [height, width]
+    """
+
+    entry: Entry
+    points: Points
+    mask: Mask
+
+    @property
+    def name(self) -> str:
+        return self.entry.name
+
+    @functools.cached_property
+    def low(self) -> Points:
+        return self.points.min(0)
+
+    @functools.cached_property
+    def high(self) -> Points:
+        return self.points.max(0)
+
+    @property
+    def centre(self) -> Points:
+        """Middle of its bounding box, world frame. [3]"""
+        middle: Points = (self.low + self.high) / 2
+        return middle
+
+    @property
+    def height(self) -> float:
+        """Metres from its lowest to its highest point."""
+        return float(self.high[2] - self.low[2])
+
+    @functools.cached_property
+    def width(self) -> float:
+        """The narrowest opening, in metres, that closes around all of it from above, whichever way it is turned."""
+        angles = np.linspace(0, np.pi, 90, endpoint=False)
+        along = self.points[:, :2] @ np.stack([np.cos(angles), np.sin(angles)])
+        return float((along.max(0) - along.min(0)).min())
+
+    def grip_point(self, camera: FreeCamera) -> Points | None:
+        """Where to take it, world frame: its middle, its handle, or the part of its rim nearest to the camera."""
+        if self.entry.grip == "handle":
+            return _handle(self.points)
+        if self.entry.grip == "rim":
+            ring = self.points[self.points[:, 2] > self.high[2] - 0.12 * self.height]
+            near = (ring[:, :2] - camera.position[:2]) @ camera.axes[2][:2]
+            front: Points = ring[near <= near.min() + 0.004].mean(0)
+            return front
+        return self.centre if self.entry.grip == "around" else None
+
+
+def _handle(points: Points) -> Points | None:
+    """The outer half of what juts out sideways of an otherwise round body; None where nothing does."""
+    flat = points[:, :2] - np.median(points[:, :2], axis=0)
+    far = np.linalg.norm(flat, axis=1)
+    out = flat[far.argmax()] / far.max()
+    along, across = flat @ out, flat @ np.array([-out[1], out[0]])
+    # A round body is as long as it is wide: what is longer is the handle.
+    juts = (along.max() - along.min()) - (across.max() - across.min())
+    if juts < 0.015:
+        return None
+    middle: Points = points[along > along.max() - juts / 2].mean(0)
+    return middle
+
+
+@dataclass(frozen=True)
+class Surface:
+    """The top of what things stand on: height and extent in metres, world frame, and the pixels that show it."""
+
+    z: float
+    low: tuple[float, float]
+    high: tuple[float, float]
+    mask: Mask
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """One picture with the truth about it.
+
+    Attributes:
+        id: unique within the source.
+        picture: RGB. [height, width, 3]
+        camera: where it was taken from.
+        things: every object that is there, seen or not.
+        surface: what they stand on, where free places on it can be asked for.
+        all_colours: whether `Entry.colour` tells of every thing.
+    """
+
+    id: str
+    picture: NDArray[np.uint8]
+    camera: FreeCamera
+    things: tuple[Thing, ...]
+    surface: Surface | None = None
+    gripper: Thing | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)"""
+        height, width = self.picture.shape[:2]
+        return height, width
+
+    @functools.cached_property
+    def clear(self) -> tuple[Thing, ...]:
+        """The things that are seen well enough to be asked about."""
+        return tuple(thing for thing in self.things if self.is_clear(thing))
+
+    def is_clear(self, thing: Thing) -> bool:
+        seen = int(thing.mask.sum())
+        return seen >= MIN_PIXELS and seen >= MIN_VISIBLE * self.outline_area(thing)
+
+    def outline_area(self, thing: Thing) -> float:
+        """Pixels within the convex outline of `thing`, hidden and outside ones included."""
+        hull = require("scipy.spatial", "sim").ConvexHull(self.pixels(thing)[:, :2])
+        return float(hull.volume)
+
+    @functools.cached_property
+    def named(self) -> tuple[Thing, ...]:
+        """The clear things whose name means one of them only."""
+        names = [thing.name for thing in self.things]
+        return tuple(thing for thing in self.clear if names.count(thing.name) == 1)
+
+    def pixels(self, thing: Thing) -> Points:
+        """`thing`'s points in the picture: x, y, depth. [n, 3]"""
+        return self.camera.project(thing.points, self.size)
+
+    def across(self, thing: Thing) -> tuple[float, float]:
+        """From where to where `thing` reaches in the picture, left to right, as parts of its width."""
+        x = self.pixels(thing)[:, 0] / self.size[1]
+        return float(x.min()), float(x.max())
+
+    def away(self, thing: Thing) -> tuple[float, float]:
+        """From where to where `thing` reaches along the ground, away from the camera, metres."""
+        azimuth = np.deg2rad(self.camera.azimuth)
+        far = (thing.points[:, :2] - self.camera.position[:2]) @ np.array([np.cos(azimuth), np.sin(azimuth)])
+        return float(far.min()), float(far.max())
+
+    def distance(self, thing: Thing) -> float:
+        """Metres from the camera to the thing's middle."""
+        return float(np.linalg.norm(thing.centre - self.camera.position))
+
+    def point_on(self, mask: Mask) -> Region:
+        """The middle of a mask; where that lies beside it, the nearest pixel of the mask."""
+        rows, columns = np.nonzero(mask)
+        row, column = rows.mean(), columns.mean()
+        nearest = ((rows - row) ** 2 + (columns - column) ** 2).argmin()
+        return self.point_at(columns[nearest] + 0.5, rows[nearest] + 0.5)
+
+    def box_of(self, mask: Mask) -> Region:
+        """The smallest box around the pixels of a mask."""
+        rows, columns = np.nonzero(mask)
+        height, width = self.size
+        edges = (columns.min() / width, rows.min() / height, (columns.max() + 1) / width, (rows.max() + 1) / height)
+        return Region("box", tuple(round(float(edge), 4) for edge in edges))
+
+    def point_at(self, x: float, y: float) -> Region:
+        """A point from pixels."""
+        height, width = self.size
+        return Region("point", (round(float(x) / width, 4), round(float(y) / height, 4)))
+
+    def seen_at(self, where: Points, mask: Mask, tolerance: float = 3.0) -> Region | None:
+        """The world point `where` in the picture, moved onto `mask` where it is that near; else None."""
+        x, y, _ = self.camera.project(where, self.size)
+        rows, columns = np.nonzero(mask)
+        if not len(rows):
+            return None
+        off = np.hypot(rows + 0.5 - y, columns + 0.5 - x)
+        nearest = off.argmin()
+        return self.point_at(columns[nearest] + 0.5, rows[nearest] + 0.5) if off[nearest] <= tolerance else None
+
+
+def clearest_spot(scene: Scene, *, step: float = 0.02, room: float = 0.06) -> Points | None:
+    """The point of the surface that is farthest from every thing and edge, among those seen; None where all is narrow.
+
+    Args:
+        step: raster, metres.
+        room: least distance, metres.
+    """
+    surface = scene.surface
+    assert surface is not None
+    xs = np.arange(surface.low[0], surface.high[0], step)
+    ys = np.arange(surface.low[1], surface.high[1], step)
+    grid = np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 2)
+    spots = np.column_stack([grid, np.full(len(grid), surface.z)])
+    free = np.minimum(grid - surface.low, surface.high - grid).min(1)
+    for thing in scene.things:
+        free = np.minimum(free, _gap(grid, thing.points[:, :2]))
+    # The picture's edge is an edge as well: a spot half outside is no answer.
+    pixels = scene.camera.project(spots, scene.size)
+    height, width = scene.size
+    inside = (pixels[:, :2] > 6).all(1) & (pixels[:, 0] < width - 6) & (pixels[:, 1] < height - 6)
+    rows, columns = (np.clip(pixels[:, k].astype(int), 0, scene.size[1 - k] - 1) for k in (1, 0))
+    free = np.where(inside & surface.mask[rows, columns], free, -1)
+    best = int(free.argmax())
+    return spots[best] if free[best] >= room else None
+
+
+def _gap(grid: Points, footprint: Points) -> Points:
+    """Distance of each point of `grid` to the nearest of `footprint`. [len(grid)]"""
+    tree = require("scipy.spatial", "sim").cKDTree(footprint)
+    gap: Points = tree.query(grid)[0]
+    return gap
+
+
+def surface_points(model: Any, data: Any, geoms: Iterable[int], *, most: int = 1500) -> Points:
+    """Points of the surfaces of `geoms` in the state `data`, world frame: mesh vertices, thinned evenly, or a raster.
+
+    Extremes (lowest, highest, ...) are kept, so that bounding boxes are exact.
+    """
+    parts = [_geom_points(model, geom) @ data.geom_xmat[geom].reshape(3, 3).T + data.geom_xpos[geom] for geom in geoms]
+    points = np.concatenate(parts)
+    kept = np.arange(0, len(points), max(1, len(points) // most))
+    return points[np.union1d(kept, np.concatenate([points.argmin(0), points.argmax(0)]))]
+
+
+def _geom_points(model: Any, geom: int) -> Points:
+    """Points of the surface of a geom in its own frame. [n, 3]"""
+    mujoco = require("mujoco", "sim")
+    kinds, kind, size = mujoco.mjtGeom, model.geom_type[geom], model.geom_size[geom]
+    if kind == kinds.mjGEOM_MESH:
+        mesh = model.geom_dataid[geom]
+        start, count = model.mesh_vertadr[mesh], model.mesh_vertnum[mesh]
+        return np.asarray(model.mesh_vert[start : start + count], float)
+    if kind == kinds.mjGEOM_BOX:
+        return _corners() * size
+    turn = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    circle = np.column_stack([np.cos(turn), np.sin(turn)])
+    if kind == kinds.mjGEOM_CYLINDER:
+        rings = [np.column_stack([circle * size[0], np.full(24, z)]) for z in (-size[1], 0, size[1])]
+        return np.concatenate(rings)
+    latitudes = np.linspace(-np.pi / 2, np.pi / 2, 13)
+    ball = np.concatenate([np.column_stack([circle * np.cos(a), np.full(24, np.sin(a))]) for a in latitudes])
+    if kind == kinds.mjGEOM_CAPSULE:
+        ends = ball * size[0]
+        return ends + np.where(ends[:, 2:] >= 0, 1, -1) * np.array([0, 0, size[1]])
+    if kind == kinds.mjGEOM_ELLIPSOID:
+        return ball * size
+    return ball * size[0]
+
+
+def _corners() -> Points:
+    return np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
