@@ -30,6 +30,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("doctor:doctor_command", "what this machine has and lacks, and the command that mends it"),
 }
 
+READ_THEMSELVES = ("quickstart", "run")
+"""Commands that are given the words as they are: a recipe file's values are their options' defaults."""
+
 EXAMPLES = """examples:
   emt quickstart                                  everything, small, on a laptop
   emt doctor                                      is this machine ready?
@@ -84,7 +87,11 @@ def _call(name: str, rest: list[str]) -> int:
 
     module, function = COMMANDS[name][0].split(":")
     try:
-        parse(getattr(importlib.import_module(f"embodied_midtrain.{module}"), function), rest, prog=f"emt {name}")
+        command = getattr(importlib.import_module(f"embodied_midtrain.{module}"), function)
+        if name in READ_THEMSELVES:
+            command(rest)
+        else:
+            parse(command, rest, prog=f"emt {name}")
     except KeyboardInterrupt:
         print(f"\nemt {name}: interrupted; the same command goes on from here.", file=sys.stderr)
         return 130

@@ -24,9 +24,9 @@ def store(out: Path, rows: dict[str, np.ndarray], backbone: str = "b") -> Artifa
 def gaussians(seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     rng = np.random.default_rng(seed)
     far, near = rng.normal(0, 1, (300, DIM)), rng.normal(0, 1, (200, DIM))
-    near[:, 0] += 1.2
+    near[:, 0] += 1.8
     target = rng.normal(0, 1, (200, DIM))
-    target[:, 0] += 2.5
+    target[:, 0] += 4.0
     return {"far": far, "near": near}, {"task-a": target[:120], "task-b": target[120:]}
 
 

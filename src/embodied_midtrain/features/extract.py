@@ -233,7 +233,7 @@ def _share_vision(backbone: Backbone, rows: Sequence[Rendered], batch_size: int)
         names = wanted[at : at + batch_size]
         pixels = torch.cat([first[name].pixels["pixel_values"] for name in names])
         counts = [len(first[name].pixels["pixel_values"]) for name in names]
-        seen.update(zip(names, backbone.vision(pixels).split(counts), strict=True))
+        seen.update(zip(names, backbone.vision({"pixel_values": pixels}).split(counts), strict=True))
     return [
         row if digest is None else replace(row, pixels={"vision": seen[digest]})
         for row, digest in zip(rows, digests, strict=True)

@@ -1,0 +1,66 @@
+"""Where the artifacts of a recipe run lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from embodied_midtrain.recipes.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Folders under one run."""
+
+    run: Path
+
+    @property
+    def pool(self) -> Path:
+        return self.run / "pool"
+
+    @property
+    def demos(self) -> Path:
+        return self.run / "demos"
+
+    @property
+    def gap(self) -> Path:
+        return self.run / "gap"
+
+    @property
+    def report(self) -> Path:
+        return self.run / "report"
+
+    def features(self, of: str) -> Path:
+        """`of`: "pool", "target" or "target-other-prompt"."""
+        return self.run / "features" / of
+
+    def selection(self, name: str) -> Path:
+        """`name`: a selector, or "other-prompt"."""
+        return self.run / "select" / name
+
+    def midtrained(self, variant: str) -> Path:
+        return self.run / "midtrain" / variant
+
+    def policy(self, variant: str) -> Path:
+        return self.run / "policies" / variant
+
+    def rollouts(self, variant: str) -> Path:
+        return self.run / "rollouts" / variant
+
+    def relative(self, path: Path) -> str:
+        return path.relative_to(self.run).as_posix()
+
+    def artifacts(self, recipe: Recipe) -> dict[str, Path]:
+        """Every artifact that the recipe can make, by stage name, in order."""
+        named = {"pool": self.pool, "demos": self.demos}
+        named |= {f"embed {of}": self.features(of) for of in ("pool", "target", "target-other-prompt")}
+        named |= {"gap": self.gap}
+        named |= {f"select {name}": self.selection(name) for name in ("estimator", "random", "other-prompt")}
+        for variant in recipe.variants:
+            if variant.midtrain_on != "nothing":
+                named[f"midtrain {variant.name}"] = self.midtrained(variant.name)
+        for stage, place in (("finetune", self.policy), ("rollout", self.rollouts)):
+            named |= {f"{stage} {variant.name}": place(variant.name) for variant in recipe.variants}
+        return named

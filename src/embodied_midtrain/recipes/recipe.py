@@ -1,0 +1,107 @@
+"""The whole job as one typed document: what a recipe file and its command-line overrides fill."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from embodied_midtrain.benchmarks.demos import DemosConfig
+from embodied_midtrain.benchmarks.rollout import RolloutConfig
+from embodied_midtrain.config import ConfigError, load_yaml, structure
+from embodied_midtrain.features.extract import EmbedConfig
+from embodied_midtrain.gap.measure import GapConfig
+from embodied_midtrain.midtraining.midtrain import MidtrainConfig
+from embodied_midtrain.policies.finetune import FinetuneConfig
+from embodied_midtrain.proximity.select import SelectConfig
+from embodied_midtrain.sources.registry.build import PoolConfig
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One initialisation under comparison."""
+
+    name: str
+    """Folder name, such as "selected"."""
+    title: str = ""
+    """For readers, such as "mid-trained on selected"."""
+    midtrain_on: Literal["nothing", "random", "estimator"] = "nothing"
+    """Which selection it is mid-trained on."""
+    random_language: bool = False
+    """Start the language model from random weights: the control that shows whether the benchmark can tell
+    initialisations apart."""
+
+
+OFF_THE_SHELF = Variant("off-the-shelf", "off the shelf")
+VARIANTS = (
+    OFF_THE_SHELF,
+    Variant("random", "mid-trained on random", "random"),
+    Variant("selected", "mid-trained on selected", "estimator"),
+    Variant("scratch", "random language model", random_language=True),
+)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The user's own data, in place of what the recipe would make."""
+
+    pool: Path | None = None
+    """A pool artifact, or a conversation JSON or JSONL file; nothing: the registry pool is built."""
+    images: Path | None = None
+    """Folder that image paths in a conversation file start from."""
+    target: Path | None = None
+    """Robot episodes, HDF5 in the robomimic layout; nothing: demonstrations are recorded."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Pool, robot data, backbone, variants, and the settings of every stage."""
+
+    name: str
+    """Of the run; also its folder under runs/."""
+    seed: int = 0
+    """Of everything that does not set its own."""
+    backbone: str = "compact"
+    """"compact", or the name or folder of a transformers image-text-to-text model."""
+    other_prompt: str = "{instruction}"
+    """A second template for robot frames: a ranking that follows the template and not the scene changes with it."""
+    variants: tuple[Variant, ...] = VARIANTS
+    """Initialisations under comparison; the first is the reference."""
+    data: Data = field(default_factory=Data)
+    pool: PoolConfig = field(default_factory=PoolConfig)
+    demos: DemosConfig = field(default_factory=DemosConfig)
+    embed: EmbedConfig = field(default_factory=EmbedConfig)
+    gap: GapConfig = field(default_factory=GapConfig)
+    select: SelectConfig = field(default_factory=SelectConfig)
+    midtrain: MidtrainConfig = field(default_factory=MidtrainConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+
+    def check(self) -> None:
+        """Raise `ConfigError` on variants that cannot be told apart or compared."""
+        names = [variant.name for variant in self.variants]
+        if not names:
+            raise ConfigError("a recipe needs at least one variant")
+        if len(set(names)) != len(names):
+            raise ConfigError(f"variants must have different names, not {names}")
+        if bad := [n for n in names if not n.replace("-", "").replace("_", "").isalnum()]:
+            raise ConfigError(f"variant names become folders: letters, digits, - and _ only, not {bad}")
+
+
+def named_recipes() -> dict[str, Path]:
+    """Recipes that come with the package, by name."""
+    folder = Path(str(resources.files("embodied_midtrain.recipes")))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """A recipe by its name in the package, or from a YAML file.
+
+    Raises:
+        ConfigError: where there is none, or a key or value in it is wrong.
+    """
+    path = named_recipes().get(str(name_or_path), Path(name_or_path))
+    recipe = structure(Recipe, load_yaml(path), path.name)
+    recipe.check()
+    return recipe
