@@ -6,6 +6,7 @@ time. Without them Mesa draws about ten times as many frames a second; `bench/de
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from types import ModuleType
@@ -88,6 +89,8 @@ class SceneRenderer:
             mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
         except Exception as error:  # ImportError, RuntimeError, FatalError, by back end.
             raise _no_rendering(error) from error
+        # A renderer left open would be freed after EGL itself at exit, and complain.
+        atexit.register(self._gl.free)
         self._scene = mujoco.MjvScene(model, maxgeom=MAX_GEOMS)
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
             self._scene.flags[flag] = 0
@@ -139,6 +142,7 @@ class SceneRenderer:
         self._gl.make_current()
         self._context.free()
         self._gl.free()
+        atexit.unregister(self._gl.free)
 
     def __enter__(self) -> SceneRenderer:
         return self

@@ -1,0 +1,160 @@
+"""What a simulator and what a policy are to each other: two small interfaces and the start states between them.
+
+Words: a benchmark has tasks; a simulation is one task's world with its camera; an actor looks at frames and
+instructions and says what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embodied_midtrain.episodes import ActionSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Instructions:
+    """The ways to say what a task wants: imperative, without a full stop.
+
+    Attributes:
+        training: those that demonstrations are recorded with.
+        held_out: those that no demonstration has, to see whether a policy understands or memorised.
+    """
+
+    training: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.training or not self.held_out:
+            raise ValueError("a task needs an instruction to train with and one to hold out")
+        if both := set(self.training) & set(self.held_out):
+            raise ValueError(f"held-out instructions are also trained with: {sorted(both)}")
+
+
+class Simulation(Protocol):
+    """One task's world. Everything that follows a `reset` depends on its argument and the actions alone."""
+
+    def reset(self, state: int) -> None:
+        """Start over from the initial state of that number."""
+        ...
+
+    def step(self, action: NDArray[np.float32]) -> bool:
+        """Take one action [width], in the units of the benchmark's spec; True once the task is solved."""
+        ...
+
+    def frame(self) -> NDArray[np.uint8]:
+        """What the camera sees now: [height, width, 3], RGB, upright."""
+        ...
+
+    def expert(self) -> NDArray[np.float32]:
+        """What a scripted expert with privileged knowledge does now: [width]."""
+        ...
+
+    def proprioception(self) -> NDArray[np.float32]:
+        """The arm's own state, for other tools' `obs`: [any]; a policy here never sees it."""
+        ...
+
+    def start(self) -> bytes:
+        """Identifies the state right after `reset`, so that equal starts can be seen."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Benchmark(Protocol):
+    """A set of tasks with one action space. Stateless and cheap; `make` is what costs."""
+
+    name: str
+    tasks: tuple[str, ...]
+    spec: ActionSpec
+
+    def horizon(self, task: str) -> int:
+        """Steps after which an attempt counts as failed."""
+        ...
+
+    def instructions(self, task: str) -> Instructions: ...
+
+    def make(self, task: str, size: int) -> Simulation:
+        """The task's simulation with frames of `size` x `size`.
+
+        Raises:
+            StageError: where its packages or rendering libraries are missing.
+        """
+        ...
+
+
+class Actor(Protocol):
+    """What chooses actions: a policy.
+
+    Attributes:
+        chunk: actions predicted at a time.
+        executed: how many of them are executed before the next look; at most `chunk`.
+        spec: what its actions mean; compared with the benchmark's before the first episode.
+        size: side of the frames it wants, in pixels.
+    """
+
+    @property
+    def chunk(self) -> int: ...
+    @property
+    def executed(self) -> int: ...
+    @property
+    def spec(self) -> ActionSpec: ...
+    @property
+    def size(self) -> int: ...
+
+    def act(self, frames: NDArray[np.uint8], instructions: list[str]) -> NDArray[np.float32]:
+        """Frames [n, height, width, 3] and n instructions to actions [n, chunk, spec.width], in the spec's units."""
+        ...
+
+
+STATES_PER_SEED = 1_000_000
+
+
+def training_state(seed: int, number: int) -> int:
+    """Initial state for demonstrations: even numbers, so that no evaluation starts where a demonstration did."""
+    if not 0 <= number < STATES_PER_SEED or seed < 0:
+        raise ValueError(f"seed {seed}, number {number}: wanted seed >= 0 and number in [0, {STATES_PER_SEED})")
+    return 2 * (seed * STATES_PER_SEED + number)
+
+
+def evaluation_state(number: int) -> int:
+    """Initial state of evaluation episode `number`, the same for every policy: odd numbers."""
+    if number < 0:
+        raise ValueError(f"evaluation episode {number}: wanted 0 or more")
+    return 2 * number + 1
+
+
+def check_tasks(benchmark: Benchmark, tasks: Sequence[str]) -> None:
+    """Raise `ValueError` on a task that the benchmark has not (with the nearest), on none and on one named twice."""
+    if not tasks:
+        raise ValueError(f"give at least one task of {benchmark.name}, such as {benchmark.tasks[0]}")
+    for task in tasks:
+        if task not in benchmark.tasks:
+            raise ValueError(f"{benchmark.name} has no task '{task}'; {_nearest(task, benchmark.tasks)}")
+    if len(set(tasks)) < len(tasks):
+        raise ValueError(f"a task is named twice in: {' '.join(tasks)}")
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
+    return f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(known)}"
+
+
+def open_benchmark(name: str) -> Benchmark:
+    """The benchmark of that name.
+
+    Raises:
+        ValueError: where there is none; the message has the nearest name.
+    """
+    from embodied_midtrain.benchmarks.metaworld import MetaWorld
+
+    benchmarks: dict[str, type[Benchmark]] = {"metaworld": MetaWorld}
+    if name not in benchmarks:
+        raise ValueError(f"there is no benchmark '{name}'; {_nearest(name, benchmarks)}")
+    return benchmarks[name]()

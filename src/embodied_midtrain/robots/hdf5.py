@@ -1,0 +1,299 @@
+"""Episodes in the HDF5 layout of robomimic and LIBERO, read and written.
+
+    data/                     attributes: env_args, problem_info, num_demos, total, ...
+    data/demo_0/obs/<camera>  uint8 [time, height, width, 3]
+    data/demo_0/actions       [time, width]
+    mask/<name>               names of demos
+
+LIBERO's files hold pictures as OpenGL has them, bottom row first, and say so in `macros_image_convention`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embodied_midtrain.artifacts import Artifact, Skips, StageError, file_sha256
+from embodied_midtrain.episodes import ActionSpec, BadEpisode, Episode
+from embodied_midtrain.extras import require
+
+CAMERA = "agentview_rgb"
+CAMERAS = (CAMERA, "agentview_image", "image", "front_rgb")
+"""Names that the main camera goes by, in order of preference."""
+
+ROBOSUITE_POSE = ActionSpec(
+    names=("x", "y", "z", "roll", "pitch", "yaw", "gripper"),
+    kind="delta",
+    frame="base",
+    rotation="axis-angle",
+    gripper=6,
+    gripper_closed=1,
+    low=(-1.0,) * 7,
+    high=(1.0,) * 7,
+    rate=20.0,
+)
+"""Robosuite's OSC_POSE controller: LIBERO's and most of robomimic's files, which do not say it."""
+
+
+def write_header(file: Any, *, task: str, instruction: str, spec: ActionSpec, environment: Mapping[str, Any]) -> Any:
+    """Make the group `data` in an open h5py file, with what other tools look for; returns it.
+
+    Args:
+        environment: what robomimic calls env_args, beside the task's name.
+    """
+    data = file.create_group("data")
+    data.attrs["env_args"] = json.dumps({"env_name": task, **environment}, sort_keys=True)
+    data.attrs["problem_info"] = json.dumps(
+        {"problem_name": task, "domain_name": "robosuite", "language_instruction": instruction}, sort_keys=True
+    )
+    data.attrs["macros_image_convention"] = "opencv"
+    data.attrs["action_spec"] = json.dumps(spec.to_json(), sort_keys=True)
+    return data
+
+
+def write_demo(
+    data: Any,
+    number: int,
+    episode: Episode,
+    *,
+    observations: Mapping[str, NDArray[Any]] | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> None:
+    """Append one episode as demo_<number>. Frames are packed one by one, so that a reader may take some only."""
+    demo = data.create_group(f"demo_{number}")
+    length = len(episode.actions)
+    demo.attrs["num_samples"] = length
+    demo.attrs["instruction"] = episode.instruction
+    demo.attrs["success"] = episode.success
+    for name, value in (attributes or {}).items():
+        demo.attrs[name] = value
+    obs = demo.create_group("obs")
+    frames = episode.frames
+    packed: dict[str, Any] = {"compression": "gzip", "compression_opts": 1}
+    obs.create_dataset(CAMERA, data=frames, chunks=(1, *frames.shape[1:]), track_times=False, **packed)
+    for name, values in (observations or {}).items():
+        obs.create_dataset(name, data=values, track_times=False)
+    demo.create_dataset("actions", data=episode.actions, track_times=False)
+    # Sparse, at the end, as robomimic's own converters write them for successful demonstrations.
+    end = np.zeros(length, np.uint8)
+    end[-1] = episode.success
+    demo.create_dataset("rewards", data=end.astype(np.float32), track_times=False)
+    demo.create_dataset("dones", data=end, track_times=False)
+
+
+def close_header(file: Any, masks: Mapping[str, Sequence[int]]) -> None:
+    """Write the totals, and named subsets of demos by their numbers."""
+    data = file["data"]
+    data.attrs["num_demos"] = len(data)
+    data.attrs["total"] = int(sum(demo.attrs["num_samples"] for demo in data.values()))
+    for name, numbers in masks.items():
+        names = np.array([f"demo_{n}".encode() for n in numbers], dtype="S16")
+        file.create_dataset(f"mask/{name}", data=names, track_times=False)
+
+
+def merge(parts: Iterable[Path], out: Path, masks: Mapping[str, Sequence[int]]) -> None:
+    """Join files of `write_header` and `write_demo`, numbered through, without unpacking their frames."""
+    h5py = require("h5py", "data")
+    with h5py.File(out, "w") as file:
+        for path in parts:
+            with h5py.File(path, "r") as part:
+                if "data" not in file:
+                    data = file.create_group("data")
+                    for name, value in part["data"].attrs.items():
+                        data.attrs[name] = value
+                for name in sorted(part["data"], key=_number):
+                    part.copy(part["data"][name], file["data"], name=name)
+        close_header(file, masks)
+
+
+class Hdf5Robots:
+    """Files of that layout as a stream of episodes: see `episodes.Robots`. One episode is in memory at a time.
+
+    Whatever cannot be used is added to `skips` with its reason, once however often the stream is read.
+    """
+
+    def __init__(
+        self, name: str, paths: Sequence[Path], skips: Skips, *, fingerprint: str = "", camera: str | None = None
+    ) -> None:
+        """`camera` names the pictures to take where a file holds several; else the first of `CAMERAS`.
+
+        Raises:
+            StageError: where no file holds a single demo, where files disagree about what an action is, or where a
+                file neither says nor implies it.
+        """
+        self.name = name
+        self.paths = tuple(paths)
+        self._skips, self._camera, self._fingerprint = skips, camera, fingerprint
+        self._reported: set[str] = set()
+        specs: dict[Path, ActionSpec] = {}
+        for path in self.paths:
+            with self._opened(path) as file:
+                if file is not None and _demos(file):
+                    specs[path] = _spec(file, path)
+        if not specs:
+            raise StageError(_no_frames(self.name, skips))
+        first = next(iter(specs))
+        self.spec = specs[first]
+        for path, spec in specs.items():
+            if differences := self.spec.differences(spec):
+                raise StageError(
+                    f"{first.name} and {path.name} differ in what their actions mean: {'; '.join(differences)}. "
+                    "Put files of different robots into folders of their own."
+                )
+
+    def __iter__(self) -> Iterator[Episode]:
+        given = 0
+        for path in self.paths:
+            with self._opened(path) as file:
+                for demo in _demos(file) if file is not None else ():
+                    identity = f"{path.stem}/{demo}"
+                    try:
+                        episode = self._read(file, path, demo, identity)
+                    except BadEpisode as error:
+                        self._skip(error.reason, identity, error.detail)
+                        continue
+                    given += 1
+                    yield episode
+        if not given:
+            raise StageError(_no_frames(self.name, self._skips))
+
+    def fingerprint(self) -> str:
+        """Of the files' names and bytes."""
+        if not self._fingerprint:
+            digest = hashlib.sha256()
+            for path in self.paths:
+                digest.update(f"{path.name} {file_sha256(path)}\n".encode())
+            self._fingerprint = digest.hexdigest()[:16]
+        return self._fingerprint
+
+    @contextlib.contextmanager
+    def _opened(self, path: Path) -> Iterator[Any]:
+        """The open file, or None (and a skip) where it is no readable HDF5 file of this layout."""
+        h5py = require("h5py", "data")
+        try:
+            file = h5py.File(path, "r")
+        except OSError as error:  # Truncated, empty or something else altogether: HDF5 tells them apart in words only.
+            self._skip("unreadable file", path.name, str(error))
+            yield None
+            return
+        with file:
+            if "data" not in file:
+                self._skip("missing key", path.name, "no group 'data'")
+                yield None
+            else:
+                yield file
+
+    def _skip(self, reason: str, where: str, detail: str) -> None:
+        if where not in self._reported:
+            self._reported.add(where)
+            self._skips.add(reason, where, detail)
+
+    def _read(self, file: Any, path: Path, demo: str, identity: str) -> Episode:
+        group = file["data"][demo]
+        try:
+            pictures = group["obs"][_camera(group["obs"], self._camera, identity)]
+            frames = pictures[()] if pictures.dtype == np.uint8 else None
+            actions = group["actions"][()].astype(np.float32)
+        except KeyError as error:
+            raise BadEpisode("missing key", f"{identity}: {error.args[0]}") from error
+        except (OSError, ValueError, TypeError) as error:  # A damaged block, or a thing that is no array.
+            raise BadEpisode("unreadable episode", f"{identity}: {error}") from error
+        if frames is None:
+            raise BadEpisode("bad frames", f"{identity}: {pictures.dtype}, wanted uint8")
+        if frames.ndim == 4 and _text(file["data"].attrs.get("macros_image_convention")) == "opengl":
+            frames = np.ascontiguousarray(frames[:, ::-1])
+        episode = Episode(
+            id=identity,
+            task=path.stem.removesuffix("_demo"),
+            instruction=_instruction(file["data"], group),
+            frames=frames,
+            actions=actions,
+            success=bool(group.attrs.get("success", True)),
+        )
+        episode.check(self.spec)
+        return episode
+
+
+def _no_frames(name: str, skips: Skips) -> str:
+    return (
+        f"{name}: a target with no frames. Wanted are HDF5 files with data/demo_0/obs/<camera> and "
+        f"data/demo_0/actions, as 'emt demos' writes them (skipped: {skips.summary()})."
+    )
+
+
+def _number(demo: str) -> tuple[int, str]:
+    digits = re.search(r"\d+$", demo)
+    return (int(digits.group()) if digits else -1, demo)
+
+
+def _demos(file: Any) -> list[str]:
+    return sorted((name for name, item in file["data"].items() if hasattr(item, "keys")), key=_number)
+
+
+def _camera(obs: Any, wanted: str | None, identity: str) -> str:
+    if wanted is not None:
+        if wanted not in obs:
+            raise BadEpisode("missing key", f"{identity}: no camera '{wanted}', there are: {', '.join(obs)}")
+        return wanted
+    for name in CAMERAS:
+        if name in obs:
+            return name
+    for name, item in obs.items():
+        if getattr(item, "ndim", 0) == 4 and item.shape[-1] == 3:
+            return str(name)
+    raise BadEpisode("missing key", f"{identity}: no camera among {', '.join(obs) or 'nothing'}")
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value or "")
+
+
+def _json(value: Any) -> dict[str, Any]:
+    with contextlib.suppress(json.JSONDecodeError):
+        parsed = json.loads(_text(value) or "{}")
+        if isinstance(parsed, dict):
+            return parsed
+    return {}
+
+
+def _instruction(data: Any, demo: Any) -> str:
+    """The demo's own, LIBERO's for the file, or robomimic's `lang`."""
+    words = (
+        _text(demo.attrs.get("instruction")),
+        _json(data.attrs.get("problem_info")).get("language_instruction", ""),
+        _json(data.attrs.get("env_args")).get("lang", ""),
+    )
+    # LIBERO wraps some of its instructions in a list.
+    return next((" ".join(w) if isinstance(w, list) else str(w) for w in words if w), "").strip()
+
+
+def _spec(file: Any, path: Path) -> ActionSpec:
+    attributes = file["data"].attrs
+    if "action_spec" in attributes:
+        try:
+            return ActionSpec.from_json(json.loads(_text(attributes["action_spec"])))
+        except (json.JSONDecodeError, TypeError, ValueError) as error:
+            raise StageError(f"{path}: the attribute data.action_spec is no action spec: {error}") from error
+    for demo in _demos(file):
+        actions = file["data"][demo].get("actions")
+        if actions is not None and getattr(actions, "ndim", 0) == 2:
+            if actions.shape[1] == ROBOSUITE_POSE.width and "env_args" in attributes:
+                return ROBOSUITE_POSE
+            raise StageError(
+                f"{path} does not say what the {actions.shape[1]} numbers of an action mean: write them as JSON into "
+                "the attribute data.action_spec (fields of embodied_midtrain.episodes.ActionSpec)."
+            )
+    raise StageError(f"{path}: no demo has 'actions'; wanted data/demo_0/actions of shape [time, width].")
+
+
+def demos_artifact_files(artifact: Artifact) -> list[Path]:
+    """The files of an `emt demos` artifact, in order of their names."""
+    return sorted(artifact.path / name for name in artifact.manifest["files"] if name.endswith(".hdf5"))
