@@ -210,8 +210,9 @@ class VariantResult:
 class Comparison:
     """`variant` minus `baseline` in mean success; `verdict` is the sentence that a reader gets.
 
-    `kind` "initialisation" marks the comparison with a random language model: whether this benchmark can tell
-    initialisations apart at all. `outcome` is "better", "worse" or "cannot tell".
+    `kind` "initialisation" marks a comparison in which `baseline` starts from a random language model: only where
+    that one is beaten ("better") can this benchmark tell initialisations apart at all. `outcome` is "better" or
+    "worse" where the difference is more than noise.
     """
 
     variant: str
@@ -243,9 +244,9 @@ class Files:
     pool: str = ""
     """Pool artifact; gallery images are read from it."""
     map: str = ""
-    """Parquet with x, y, source, kind ("pool" or "target")."""
+    """Parquet with side ("pool" or "target"), source, x, y: the map of 'emt gap'."""
     scores: str = ""
-    """Parquet with source, id, score of every pool sample under the estimator."""
+    """Parquet with source, id, score of every pool sample: the scores of 'emt select' by the estimator."""
     artifacts: dict[str, str] = field(default_factory=dict)
     """Every stage's artifact folder by stage name, for the provenance table."""
 

@@ -1,0 +1,101 @@
+"""What the run says, in sentences, before any chart.
+
+Only what was measured and tested is claimed: a difference is named one only where the comparison's interval says
+so, and a benchmark that cannot tell a random language model from a pretrained one is said to prove nothing about
+initialisations, whatever the order of the figures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from embodied_midtrain.report.summary import Comparison, Summary, VariantResult
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`tone` colours the page's head: whether there is an answer, none yet, or none possible with this budget."""
+
+    headline: str
+    sentences: tuple[str, ...]
+    tone: Literal["clear", "unclear", "none"]
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def title_of(summary: Summary, variant: str) -> str:
+    """How readers call a variant; its own name where the summary gives none."""
+    return next((v.title for v in summary.variants if v.variant == variant and v.title), variant)
+
+
+def with_interval(result: VariantResult) -> str:
+    return f"{percent(result.success)} ({percent(result.low)[:-2]}–{percent(result.high)})"
+
+
+def controls(summary: Summary) -> set[str]:
+    """Variants that only serve to test the benchmark: a random language model is no candidate for an answer."""
+    return {c.baseline for c in summary.comparisons if c.kind == "initialisation"}
+
+
+def answer(summary: Summary) -> Answer:
+    """The answer of a run, or why there is none."""
+    if not summary.variants:
+        return Answer(
+            "No answer yet: no policy has been rolled out.",
+            ("This page shows what was measured so far. Success is only known after closed-loop rollouts.",),
+            "none",
+        )
+    aside = controls(summary)
+    candidates = [v for v in summary.variants if v.variant not in aside] or list(summary.variants)
+    best = max(candidates, key=lambda v: v.success)
+    tested = [c for c in summary.comparisons if c.kind == "variant"]
+    decided = [c for c in tested if c.outcome != "cannot tell"]
+    sentences = [c.verdict for c in (decided or tested)]
+    if not tested:
+        headline = f"{_name(summary, best)} solves {with_interval(best)} of its episodes."
+        sentences.append("Differences between variants were not tested in this run.")
+    elif wins := [c for c in decided if _winner(c) == best.variant]:
+        first = max(wins, key=lambda c: abs(c.difference))
+        loser = next((v for v in candidates if v.variant == _loser(first)), None)
+        headline = f"{_name(summary, best)} is ahead: {with_interval(best)} success"
+        headline += f", against {with_interval(loser)} {title_of(summary, loser.variant)}." if loser else "."
+    else:
+        headline = f"No clear winner: {_name(summary, best)} solves {with_interval(best)}, no more than noise ahead."
+        if len(candidates) > 1:
+            width = max((c.high - c.low) / 2 for c in tested)
+            episodes = min(v.episodes for v in candidates)
+            sentences.append(
+                f"With {episodes} episodes a variant, differences below about {100 * width:.0f} percentage points "
+                "cannot be told from noise: this budget is too small for a finer answer."
+            )
+    apart, verdicts = initialisations(summary)
+    ahead = any(_winner(c) == best.variant for c in decided)
+    return Answer(headline, (*sentences, *verdicts), "clear" if ahead and apart is not False else "unclear")
+
+
+def _name(summary: Summary, result: VariantResult) -> str:
+    title = title_of(summary, result.variant)
+    return title[:1].upper() + title[1:]
+
+
+def _winner(comparison: Comparison) -> str:
+    return comparison.variant if comparison.outcome == "better" else comparison.baseline
+
+
+def _loser(comparison: Comparison) -> str:
+    return comparison.baseline if comparison.outcome == "better" else comparison.variant
+
+
+def initialisations(summary: Summary) -> tuple[bool | None, tuple[str, ...]]:
+    """Whether the benchmark can tell initialisations apart (None: not tested), and the sentences that say so."""
+    tests = [c for c in summary.comparisons if c.kind == "initialisation"]
+    if not tests:
+        unknown = (
+            "No policy from a randomly initialised language model was run beside these: whether this benchmark can "
+            "tell initialisations apart is not known."
+        )
+        return None, (unknown,)
+    return any(c.outcome == "better" for c in tests), tuple(c.verdict for c in tests)

@@ -1,0 +1,188 @@
+"""`emt report`: one self-contained HTML page from a recipe run.
+
+The page holds everything inside itself (images, videos, style, script) and asks the network for nothing: its content
+security policy forbids it, and allows no script but the page's own, by its hash. Whatever comes from data sets is
+text to the templates and is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from embodied_midtrain.artifacts import (
+    Artifact,
+    StageError,
+    file_sha256,
+    fingerprint_of,
+    open_stage,
+    to_plain,
+    write_atomic,
+)
+from embodied_midtrain.extras import require
+from embodied_midtrain.report.answer import percent
+from embodied_midtrain.report.charts import short
+from embodied_midtrain.report.gallery import Reader
+from embodied_midtrain.report.summary import Summary, load_summary
+from embodied_midtrain.report.tables import Key, Unreadable, run_file
+from embodied_midtrain.report.terminal import print_summary
+from embodied_midtrain.report.view import Limits, View, build_view
+from embodied_midtrain.samples import Sample
+
+PAGE = "report.html"
+TEMPLATES = Path(__file__).with_name("templates")
+SECTIONS = (
+    ("results", "Success"),
+    ("gap", "Gap"),
+    ("proximity", "Proximity"),
+    ("selection", "Selection"),
+    ("gallery", "Gallery"),
+    ("training", "Training"),
+    ("rollouts", "Rollouts"),
+    ("manifest", "Manifest"),
+    ("run", "Run"),
+)
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """What the page holds."""
+
+    limits: Limits = field(default_factory=Limits)
+    """How much of the run goes into the page."""
+
+
+def report(out: Path, *, run: Path, config: ReportConfig = ReportConfig()) -> Artifact:
+    """Write OUT/report.html from RUN/summary.json and the files that it names.
+
+    A page holds nothing of its own, so one that was drawn from an older summary is replaced without asking. Parts
+    that the run does not have are marked "not run"; files that cannot be read are named on the page.
+
+    Raises:
+        StageError: where there is no summary, or it does not fit this version's types.
+    """
+    summary = load_summary(run)
+    inputs = {"run": _fingerprint(run, summary), "templates": fingerprint_of(_templates())}
+    with open_stage(out, "report", config, inputs, overwrite=True) as stage:
+        if stage.done:
+            return stage.artifact()
+        view = build_view(run, summary, pool_reader(run, summary), config.limits)
+        page = render(view)
+        write_atomic(stage.file(PAGE), page)
+        for part, text in view.notices.items():
+            stage.skips.add("unreadable", part, text)
+        return stage.finish({"bytes": len(page.encode()), "videos": len(view.clips.shown)})
+
+
+def render(view: View) -> str:
+    """The whole page as one text."""
+    jinja2 = require("jinja2", "report")
+    markup = require("markupsafe", "report").Markup
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(percent=percent, short=short, duration=duration, gigabytes=gigabytes)
+    script = (TEMPLATES / "page.js").read_text()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    text: str = environment.get_template("page.html.j2").render(
+        view=view,
+        sections=SECTIONS,
+        figures=key_figures(view.summary),
+        style=markup((TEMPLATES / "style.css").read_text()),
+        script=markup(script),
+        script_hash=f"sha256-{digest}",
+    )
+    return text
+
+
+def key_figures(summary: Summary) -> list[tuple[str, str, str]]:
+    """The row of large figures under the answer: (name, value, note)."""
+    figures = []
+    if summary.pool and summary.pool.sources:
+        samples = sum(s.samples for s in summary.pool.sources)
+        figures.append(("Pool", f"{samples:,}", f"samples of {len(summary.pool.sources)} sources"))
+    if summary.target:
+        tasks = len(summary.target.tasks)
+        figures.append(("Target", f"{summary.target.frames:,}", f"frames of {tasks} task{'s' * (tasks != 1)}"))
+    if summary.selections:
+        figures.append(("Selected", f"{max(s.size for s in summary.selections):,}", "samples a variant"))
+    if summary.estimator:
+        figures.append(("Estimator", percent(summary.estimator.validation_accuracy), "of held-out told apart"))
+    if summary.rollouts:
+        figures.append(("Rollouts", f"{sum(r.episodes for r in summary.rollouts):,}", "closed-loop episodes"))
+    if summary.stages:
+        peaks = [s.peak_memory_bytes for s in summary.stages if s.peak_memory_bytes]
+        note = f"peak memory {gigabytes(max(peaks))}" if peaks else f"{len(summary.stages)} stages"
+        figures.append(("Time", duration(sum(s.seconds for s in summary.stages)), note))
+    return figures
+
+
+def duration(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def gigabytes(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB"
+
+
+def pool_reader(run: Path, summary: Summary) -> Reader | None:
+    """Reads samples of the run's pool by key; None where the run has none."""
+    if not summary.files.pool:
+        return None
+    try:
+        folder = run_file(run, summary.files.pool)
+        pool = Artifact.open(folder)
+    except (Unreadable, StageError):
+        return None
+    from embodied_midtrain.sources.table import read_samples
+
+    def read(keys: list[Key]) -> Mapping[Key, Sample]:
+        return {sample.key: sample for sample in read_samples(pool, keys)}
+
+    return read
+
+
+def _fingerprint(run: Path, summary: Summary) -> str:
+    """Changes with the summary and with any file that the page reads."""
+    files = summary.files
+    names = [files.map, files.scores, *(s.table for s in summary.selections), *(v.path for v in summary.videos)]
+    facts: dict[str, Any] = {"summary": to_plain(summary)}
+    for name in names:
+        path = run / name
+        facts[name] = file_sha256(path) if name and path.is_file() else "missing"
+    if files.pool and (run / files.pool / "manifest.json").is_file():
+        facts["pool"] = file_sha256(run / files.pool / "manifest.json")
+    return fingerprint_of(facts)
+
+
+def _templates() -> dict[str, str]:
+    return {path.name: file_sha256(path) for path in sorted(TEMPLATES.iterdir())}
+
+
+def report_command(run: Path, out: Path | None = None, config: ReportConfig = ReportConfig()) -> None:
+    """Write one self-contained HTML page with everything that a recipe run found.
+
+    Examples:
+        emt report --run runs/quickstart
+        emt report --run runs/quickstart --out /tmp/page --limits.video-megabytes 1
+
+    Args:
+        run: folder of a recipe run, finished or not.
+        out: folder for the page; RUN/report where it is not given.
+    """
+    artifact = report(out or run / "report", run=run, config=config)
+    print_summary(load_summary(run), artifact.file(PAGE))
