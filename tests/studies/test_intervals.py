@@ -1,0 +1,98 @@
+"""Figures computed by hand, or by other software, beside what we compute."""
+
+import math
+
+import numpy as np
+import pytest
+
+from embodied_midtrain.studies.intervals import compare, mcnemar, paired_bootstrap, wilson
+
+
+@pytest.mark.parametrize(
+    ("successes", "episodes", "low", "high"),
+    [
+        # Newcombe 1998, table I (method 3, Wilson without continuity correction).
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0000, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        # By symmetry.
+        (20, 20, 0.8389, 1.0),
+    ],
+)
+def test_wilson_against_published_figures(successes, episodes, low, high):
+    assert wilson(successes, episodes) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_wilson_rejects_impossible_counts():
+    for successes, episodes in ((1, 0), (3, 2), (-1, 4)):
+        with pytest.raises(ValueError, match="successes of"):
+            wilson(successes, episodes)
+
+
+def pairs(only_a, only_b, both=0, neither=0):
+    rows = [(1, 0)] * only_a + [(0, 1)] * only_b + [(1, 1)] * both + [(0, 0)] * neither
+    return tuple(np.array(side, bool) for side in zip(*rows, strict=True))
+
+
+def test_exact_mcnemar_is_a_sign_test_on_the_pairs_that_differ():
+    assert mcnemar(*pairs(5, 0, 20, 3)) == pytest.approx(2 / 32)
+    assert mcnemar(*pairs(6, 0)) == pytest.approx(2 / 64)
+    assert mcnemar(*pairs(8, 2)) == pytest.approx(2 * (1 + 10 + 45) / 1024)
+    assert mcnemar(*pairs(3, 3, 4)) == 1.0
+    assert mcnemar(*pairs(0, 0, 7)) == 1.0
+
+
+def test_bootstrap_agrees_with_the_normal_interval_where_pairs_are_many():
+    a, b = pairs(300, 200, 250, 250)
+    d = a.astype(float) - b
+    half = 1.959964 * d.std() / math.sqrt(len(d))
+    assert paired_bootstrap(a, b) == pytest.approx((0.1 - half, 0.1 + half), abs=0.004)
+
+
+def test_bootstrap_keeps_the_number_of_episodes_of_each_task():
+    """All variance lies between tasks here: drawn within tasks, none is left."""
+    a, b = np.array([1] * 10 + [0] * 10, bool), np.zeros(20, bool)
+    tasks = ["x"] * 10 + ["y"] * 10
+    assert paired_bootstrap(a, b, tasks) == (0.5, 0.5)
+    low, high = paired_bootstrap(a, b)
+    assert low < 0.35 and high > 0.65
+
+
+def test_a_clear_difference_is_called():
+    a, b = pairs(20, 2, 30, 28)
+    found = compare(a, b, name_a="selected", name_b="off the shelf")
+    assert found.outcome == "better" and found.low > 0 and found.p < 0.001
+    assert "selected is better than off the shelf" in found.verdict
+    assert compare(b, a).outcome == "worse"
+
+
+def test_too_few_episodes_are_said_to_be_too_few():
+    """Five of five differing pairs in one direction: the bootstrap excludes 0, the exact test does not."""
+    a, b = pairs(5, 0, 10, 5)
+    found = compare(a, b)
+    assert found.low > 0
+    assert found.p == pytest.approx(0.0625)
+    assert found.outcome == "cannot tell"
+    assert "cannot be told apart with this many episodes" in found.verdict
+    assert "would need about" in found.verdict
+
+
+def test_equal_results_promise_nothing():
+    a, b = pairs(4, 4, 40, 32)
+    found = compare(a, b)
+    assert found.outcome == "cannot tell" and "would need" not in found.verdict
+
+
+def test_the_level_of_the_test_holds():
+    """Two variants that are the same: p falls below .05 in fewer than 5 % of studies; `compare` asks for it."""
+    random = np.random.default_rng(0)
+    studies = random.random((4000, 2, 80)) < 0.6
+    assert sum(mcnemar(a, b) < 0.05 for a, b in studies) / len(studies) < 0.05
+
+
+def test_unpaired_lists_are_refused():
+    with pytest.raises(ValueError, match="same episodes"):
+        compare([True], [True, False])
+    with pytest.raises(ValueError, match="same episodes"):
+        compare([], [])
