@@ -73,7 +73,8 @@ def answer(summary: Summary) -> Answer:
             )
     apart, verdicts = initialisations(summary)
     ahead = any(_winner(c) == best.variant for c in decided)
-    return Answer(headline, (*sentences, *verdicts), "clear" if ahead and apart is not False else "unclear")
+    said = tuple(sentence[:1].upper() + sentence[1:] for sentence in (*sentences, *verdicts) if sentence)
+    return Answer(headline, said, "clear" if ahead and apart is not False else "unclear")
 
 
 def _name(summary: Summary, result: VariantResult) -> str:

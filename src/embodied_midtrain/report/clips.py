@@ -112,7 +112,7 @@ def _encode(av: Any, frames: Iterator[Any]) -> tuple[bytes, tuple[int, int]]:
     # H.264 with halved colour planes wants even sides.
     width, height = (max(2, 2 * round(side * scale / 2)) for side in (first.width, first.height))
     data = io.BytesIO()
-    with av.open(data, "w", format="mp4", options={"movflags": "+faststart"}) as out:
+    with av.open(data, "w", format="mp4") as out:
         stream = out.add_stream("libx264", rate=FRAMES_A_SECOND)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         # One thread: with several, equal runs give different bytes.

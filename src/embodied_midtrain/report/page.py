@@ -11,12 +11,12 @@ import base64
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from embodied_midtrain.artifacts import (
     Artifact,
-    StageError,
     file_sha256,
     fingerprint_of,
     open_stage,
@@ -28,10 +28,11 @@ from embodied_midtrain.report.answer import percent
 from embodied_midtrain.report.charts import short
 from embodied_midtrain.report.gallery import Reader
 from embodied_midtrain.report.summary import Summary, load_summary
-from embodied_midtrain.report.tables import Key, Unreadable, run_file
+from embodied_midtrain.report.tables import Key
 from embodied_midtrain.report.terminal import print_summary
 from embodied_midtrain.report.view import Limits, View, build_view
 from embodied_midtrain.samples import Sample
+from embodied_midtrain.sources.opening import read_samples
 
 PAGE = "report.html"
 TEMPLATES = Path(__file__).with_name("templates")
@@ -89,7 +90,9 @@ def render(view: View) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(percent=percent, short=short, duration=duration, gigabytes=gigabytes)
+    environment.globals.update(
+        percent=percent, short=short, duration=duration, gigabytes=gigabytes, signed=signed, moment=moment
+    )
     script = (TEMPLATES / "page.js").read_text()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     text: str = environment.get_template("page.html.j2").render(
@@ -139,19 +142,29 @@ def gigabytes(size: float) -> str:
     return f"{size / 2**30:.1f} GiB"
 
 
+def signed(share: float) -> str:
+    """A difference in percentage points, with a real minus sign."""
+    return f"{100 * share:+.0f}".replace("-", "−")
+
+
+def moment(text: str) -> str:
+    """An ISO 8601 time as people write it; the text itself where it is none."""
+    try:
+        return f"{datetime.fromisoformat(text):%d %b %Y, %H:%M %Z}".rstrip(", ")
+    except ValueError:
+        return text
+
+
 def pool_reader(run: Path, summary: Summary) -> Reader | None:
     """Reads samples of the run's pool by key; None where the run has none."""
     if not summary.files.pool:
         return None
-    try:
-        folder = run_file(run, summary.files.pool)
-        pool = Artifact.open(folder)
-    except (Unreadable, StageError):
-        return None
-    from embodied_midtrain.sources.table import read_samples
+    pool = run / summary.files.pool
+    images = Path(summary.files.images) if summary.files.images else None
 
     def read(keys: list[Key]) -> Mapping[Key, Sample]:
-        return {sample.key: sample for sample in read_samples(pool, keys)}
+        # In the order in which they lie in the files: each is then opened once.
+        return {sample.key: sample for sample in read_samples(pool, sorted(set(keys)), images=images)}
 
     return read
 

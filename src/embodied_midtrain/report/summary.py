@@ -239,10 +239,12 @@ class Video:
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Where the stage artifacts lie, relative to the run. An empty text: not made."""
+    """Where things lie, relative to the run unless said otherwise. An empty text: not made."""
 
     pool: str = ""
-    """Pool artifact; gallery images are read from it."""
+    """Pool that gallery images are read from: an artifact, or the user's own conversation file (by its full path)."""
+    images: str = ""
+    """Folder that image paths in a conversation file start from, by its full path."""
     map: str = ""
     """Parquet with side ("pool" or "target"), source, x, y: the map of 'emt gap'."""
     scores: str = ""

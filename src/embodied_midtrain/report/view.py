@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from embodied_midtrain.artifacts import StageError
 from embodied_midtrain.report.answer import Answer, answer, title_of
 from embodied_midtrain.report.charts import (
     Cloud,
@@ -26,6 +27,7 @@ from embodied_midtrain.report.clips import Clips, clips
 from embodied_midtrain.report.gallery import Reader, Shelf, readable, shelves
 from embodied_midtrain.report.summary import Comparison, Curve, Rollouts, SourceProximity, Summary, TrainingFacts
 from embodied_midtrain.report.tables import Key, Scores, Unreadable, read_keys, read_scores, read_table, to_csv
+from embodied_midtrain.samples import Sample
 
 T = TypeVar("T")
 
@@ -131,7 +133,7 @@ class _Builder:
     def attempt(self, part: str, make: Callable[[], T], empty: T) -> T:
         try:
             return make()
-        except Unreadable as error:
+        except (Unreadable, StageError) as error:
             self.notices[part] = str(error)
             return empty
 
@@ -172,14 +174,12 @@ def build_view(run: Path, summary: Summary, read: Reader | None, limits: Limits)
         _violins(summary, scores, source_colours),
         _before_after(scores, keys, titles, colours),
         _stacks(summary, groups, group_colours, titles),
-        shelves(scores, read, overall=limits.overall, per_source=limits.per_source, side=limits.image_side)
-        if scores and read
-        else (),
+        builder.attempt("gallery", partial(_shelves, scores, read, limits), ()),
         _training(summary.midtrain, titles, colours),
         _training(summary.policies, titles, colours),
         _estimator(summary),
         clips(run, summary.videos, most_bytes=int(limits.video_megabytes * 1e6)),
-        tuple(_chosen(v, titles[v], k, scores, read, source_colours, limits.rows) for v, k in keys.items() if k),
+        _all_chosen(builder, keys, titles, scores, read, source_colours, limits.rows),
         builder.notices,
     )
 
@@ -276,6 +276,12 @@ def _stacks(
     return tuple(stacks)
 
 
+def _shelves(scores: Scores | None, read: Reader | None, limits: Limits) -> tuple[Shelf, ...]:
+    if scores is None or read is None:
+        return ()
+    return shelves(scores, read, overall=limits.overall, per_source=limits.per_source, side=limits.image_side)
+
+
 def _training(
     runs: Iterable[TrainingFacts], titles: Mapping[str, str], colours: Mapping[str, int]
 ) -> tuple[LineChart, ...]:
@@ -293,34 +299,54 @@ def _estimator(summary: Summary) -> LineChart | None:
     return line_chart(curve.name, [(curve.name, 2, curve)]) if curve and curve.steps else None
 
 
-def _chosen(
-    variant: str,
-    title: str,
-    keys: list[Key],
+def _all_chosen(
+    builder: _Builder,
+    keys: Mapping[str, list[Key]],
+    titles: Mapping[str, str],
     scores: Scores | None,
     read: Reader | None,
     colours: Mapping[str, int],
     rows: int,
-) -> Chosen:
-    known = {key: i for i, key in enumerate(scores.keys)} if scores else {}
-    samples = read(keys[:rows]) if read else {}
+) -> tuple[Chosen, ...]:
+    """The selections as tables; without their texts where the pool cannot be read."""
+    wanted = [key for chosen in keys.values() for key in chosen[:rows]]
+    samples: Mapping[Key, Sample] = builder.attempt("texts", partial(read, wanted), {}) if read and wanted else {}
+    place = {key: i for i, key in enumerate(scores.keys)} if scores else {}
 
     def figures(key: Key) -> tuple[float | None, float | None]:
-        if scores is None or key not in known:
+        if scores is None or key not in place:
             return None, None
-        return float(scores.scores[known[key]]), float(scores.percentile[known[key]])
+        return float(scores.scores[place[key]]), float(scores.percentile[place[key]])
 
-    def text(key: Key) -> str:
-        if key not in samples:
-            return ""
-        joined = " ".join(readable(turn) for turn in samples[key].turns if turn.role == "assistant")
-        return joined if len(joined) <= 140 else joined[:139].rstrip() + "…"
+    return tuple(
+        _chosen(variant, titles[variant], chosen, figures, samples, colours, rows)
+        for variant, chosen in keys.items()
+        if chosen
+    )
 
+
+def _chosen(
+    variant: str,
+    title: str,
+    keys: list[Key],
+    figures: Callable[[Key], tuple[float | None, float | None]],
+    samples: Mapping[Key, Sample],
+    colours: Mapping[str, int],
+    rows: int,
+) -> Chosen:
     shown = tuple(
-        Row(i + 1, key[0], colours.get(key[0], 0), key[1], *figures(key), text(key))
+        Row(i + 1, key[0], colours.get(key[0], 0), key[1], *figures(key), _text(samples.get(key)))
         for i, key in enumerate(keys[:rows])
     )
     lines = ((i + 1, *key, *figures(key)) for i, key in enumerate(keys[:CSV_ROWS]))
     csv = to_csv(("rank", "source", "id", "score", "percentile"), lines)
     uri = f"data:text/csv;charset=utf-8;base64,{base64.b64encode(csv.encode()).decode()}"
     return Chosen(variant, title, shown, len(keys), uri)
+
+
+def _text(sample: Sample | None) -> str:
+    """The beginning of what the sample teaches to say."""
+    if sample is None:
+        return ""
+    joined = " ".join(readable(turn) for turn in sample.turns if turn.role == "assistant")
+    return joined if len(joined) <= 140 else joined[:139].rstrip() + "…"
