@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from embodied_midtrain.artifacts import Artifact, Skips, StageError, StageRun, open_stage, write_json
 from embodied_midtrain.backbones.backbone import Backbone, Rendered
 from embodied_midtrain.backbones.opening import load_backbone
+from embodied_midtrain.backbones.precision import Precision, autocast
 from embodied_midtrain.episodes import ACTION_PROMPT, Robots, target_prompt
 from embodied_midtrain.features.pooling import Pooling, pool_states
 from embodied_midtrain.features.store import write_shard
@@ -46,6 +47,8 @@ class EmbedConfig:
     """Frames taken of each robot episode, evenly over its length."""
     prompt: str = ACTION_PROMPT
     """The user text that goes with a robot frame."""
+    precision: Precision = "auto"
+    """Of the arithmetic; auto: bf16 where the processor multiplies it natively."""
     workers: int = 2
     """Threads that decode pictures."""
 
@@ -205,6 +208,11 @@ def _windows(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 @torch.inference_mode()
 def encode(backbone: Backbone, rows: Sequence[Rendered], config: EmbedConfig) -> NDArray[np.float16]:
     """Features of ready rows, in their order: float16 [len(rows), dim]."""
+    with autocast(backbone.device, config.precision):
+        return _encode(backbone, rows, config)
+
+
+def _encode(backbone: Backbone, rows: Sequence[Rendered], config: EmbedConfig) -> NDArray[np.float16]:
     out = np.zeros((len(rows), backbone.hidden), dtype=np.float16)
     rows = _share_vision(backbone, rows, config.batch_size)
     # Rows of like length side by side: little padding. The order of equal lengths is fixed, so a resumed run

@@ -54,7 +54,7 @@ class Data:
     """Robot episodes, HDF5 in the robomimic layout; nothing: demonstrations are recorded."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Pool, robot data, backbone, variants, and the settings of every stage."""
 
@@ -75,7 +75,7 @@ class Recipe:
     gap: GapConfig = field(default_factory=GapConfig)
     select: SelectConfig = field(default_factory=SelectConfig)
     midtrain: MidtrainConfig = field(default_factory=MidtrainConfig)
-    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    finetune: FinetuneConfig
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
 
     def check(self) -> None:

@@ -123,13 +123,18 @@ class Run:
 
     def finetune(self, variant: Variant) -> None:
         mixed = variant.midtrain_on != "nothing"
+        name = str(self.layout.midtrained(variant.name) / "model") if mixed else self.recipe.backbone
+        skips = Skips()
         finetune(
             self.layout.policy(variant.name),
             self.seeded(self.recipe.finetune),
-            backbone=str(self.layout.midtrained(variant.name) / "model") if mixed else self.recipe.backbone,
-            demos=self.target_path(),
-            random_language=self.recipe.seed if variant.random_language else None,
+            backbone=self.backbone(name, self.recipe.seed if variant.random_language else None),
+            demos=open_robots(self.target_path(), skips),
+            skips=skips,
+            cache=self.layout.run / "cache",
         )
+        # It is the policy's now: fine-tuning changed it.
+        self.loaded = None
 
     def rollout(self, variant: Variant) -> None:
         actor = load_actor(self.layout.policy(variant.name))

@@ -1,0 +1,24 @@
+"""Which arithmetic a forward pass uses, in one place for extraction, training and policies."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "bf16", "fp32"]
+
+
+def pick_precision(name: Precision, device: torch.device) -> torch.dtype:
+    """The dtype that a setting means on this device; auto: bf16 where the processor multiplies it natively."""
+    if name == "auto":
+        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
+        return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if name == "bf16" else torch.float32
+
+
+def autocast(device: torch.device, name: Precision) -> contextlib.AbstractContextManager[object]:
+    """A context in which forward passes compute in that precision; weights keep theirs."""
+    dtype = pick_precision(name, device)
+    return torch.autocast(device.type, dtype) if dtype is torch.bfloat16 else contextlib.nullcontext()
