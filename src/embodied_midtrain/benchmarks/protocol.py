@@ -7,6 +7,7 @@ instructions and says what to do.
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -96,6 +97,7 @@ class Actor(Protocol):
         executed: how many of them are executed before the next look; at most `chunk`.
         spec: what its actions mean; compared with the benchmark's before the first episode.
         size: side of the frames it wants, in pixels.
+        identity: changes whenever its answers may; rollouts of another actor are not taken for this one's.
     """
 
     @property
@@ -106,6 +108,8 @@ class Actor(Protocol):
     def spec(self) -> ActionSpec: ...
     @property
     def size(self) -> int: ...
+    @property
+    def identity(self) -> str: ...
 
     def act(self, frames: NDArray[np.uint8], instructions: list[str]) -> NDArray[np.float32]:
         """Frames [n, height, width, 3] and n instructions to actions [n, chunk, spec.width], in the spec's units."""
@@ -146,15 +150,22 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     return f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(known)}"
 
 
+BENCHMARKS = {"metaworld": "embodied_midtrain.benchmarks.metaworld:MetaWorld"}
+"""Name: where its class stands. It is imported when it is asked for."""
+
+
 def open_benchmark(name: str) -> Benchmark:
-    """The benchmark of that name.
+    """The benchmark of that name, or of a class of your own, given as "package.module:Class".
 
     Raises:
         ValueError: where there is none; the message has the nearest name.
     """
-    from embodied_midtrain.benchmarks.metaworld import MetaWorld
-
-    benchmarks: dict[str, type[Benchmark]] = {"metaworld": MetaWorld}
-    if name not in benchmarks:
-        raise ValueError(f"there is no benchmark '{name}'; {_nearest(name, benchmarks)}")
-    return benchmarks[name]()
+    where = name if ":" in name else BENCHMARKS.get(name)
+    if where is None:
+        raise ValueError(f"there is no benchmark '{name}'; {_nearest(name, BENCHMARKS)}")
+    module, _, kind = where.partition(":")
+    try:
+        made: Benchmark = getattr(importlib.import_module(module), kind)()
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ValueError(f"the benchmark '{where}' cannot be opened: {error}") from error
+    return made
