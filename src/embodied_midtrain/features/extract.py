@@ -189,10 +189,10 @@ def _prefetch(
 def _commit(
     run: StageRun, number: int, keys: list[tuple[str, str]], features: NDArray[np.float16], skips: Skips
 ) -> dict:
-    finite = np.isfinite(features).all(axis=1)
-    for key in itertools.compress(keys, ~finite):
+    finite: NDArray[np.bool_] = np.isfinite(features).all(axis=1)
+    for key in itertools.compress(keys, (~finite).tolist()):
         skips.add("nan feature", "/".join(key))
-    kept = list(itertools.compress(keys, finite))
+    kept = list(itertools.compress(keys, finite.tolist()))
     writers: dict[str, Callable[[Path], None]] = {}
     if kept:
         writers[f"shard-{number:06d}.parquet"] = lambda path: write_shard(path, kept, features[finite])

@@ -10,18 +10,19 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from embodied_midtrain.artifacts import Artifact, Skips, open_stage
+from embodied_midtrain.artifacts import Artifact, Skips
 from embodied_midtrain.backbones.backbone import Backbone
 from embodied_midtrain.backbones.opening import load_backbone
 from embodied_midtrain.benchmarks.demos import record_demos
 from embodied_midtrain.benchmarks.rollout import rollout
 from embodied_midtrain.config import parse
-from embodied_midtrain.features.extract import EmbedConfig, embed
+from embodied_midtrain.features.extract import embed
 from embodied_midtrain.gap.measure import measure_gap
 from embodied_midtrain.midtraining.midtrain import midtrain
 from embodied_midtrain.policies.finetune import finetune
@@ -116,10 +117,13 @@ class Run:
         midtrain(
             self.layout.midtrained(variant.name),
             self.seeded(self.recipe.midtrain),
-            backbone=self.recipe.backbone,
+            backbone=self.backbone(self.recipe.backbone),
             pool=self.pool_path(),
-            selection=self.layout.selection(variant.midtrain_on),
+            images=self.recipe.data.images,
+            selection=Artifact.open(self.layout.selection(variant.midtrain_on), "select"),
         )
+        # Training changed it in place.
+        self.loaded = None
 
     def finetune(self, variant: Variant) -> None:
         mixed = variant.midtrain_on != "nothing"
@@ -133,7 +137,6 @@ class Run:
             skips=skips,
             cache=self.layout.run / "cache",
         )
-        # It is the policy's now: fine-tuning changed it.
         self.loaded = None
 
     def rollout(self, variant: Variant) -> None:
@@ -149,15 +152,15 @@ def stages(run: Run) -> list[tuple[str, Callable[[], None]]]:
         rows.append(("pool", run.pool))
     if recipe.data.target is None:
         rows.append(("demos", run.demos))
-    rows += [(f"embed {of}", lambda of=of: run.embed(of)) for of in ("pool", "target", "target-other-prompt")]
+    rows += [(f"embed {of}", partial(run.embed, of)) for of in ("pool", "target", "target-other-prompt")]
     rows.append(("gap", run.gap))
     wanted = {variant.midtrain_on for variant in recipe.variants} - {"nothing"} | {"estimator"}
     names = [*sorted(wanted), "other-prompt"]
-    rows += [(f"select {name}", lambda name=name: run.select(name)) for name in names]
+    rows += [(f"select {name}", partial(run.select, name)) for name in names]
     for stage, work in (("midtrain", run.midtrain), ("finetune", run.finetune), ("rollout", run.rollout)):
         for variant in recipe.variants:
             if stage != "midtrain" or variant.midtrain_on != "nothing":
-                rows.append((f"{stage} {variant.name}", lambda work=work, variant=variant: work(variant)))
+                rows.append((f"{stage} {variant.name}", partial(work, variant)))
     return rows
 
 

@@ -43,7 +43,7 @@ def summarise(layout: Layout, recipe: Recipe, stages: tuple[doc.StageTime, ...],
         created=datetime.now(UTC).replace(microsecond=0).isoformat(),
         machine=machine(),
         state="done" if reported and loop.variants else "partial",
-        benchmark=f"Meta-World ({len(recipe.rollout.tasks)} tasks, scripted demonstrations, image and instruction only)",
+        benchmark=f"{recipe.rollout.benchmark} ({len(recipe.rollout.tasks)} tasks, image and instruction only)",
         stages=stages,
         pool=pool,
         target=_target(layout),
@@ -65,7 +65,9 @@ def summarise(layout: Layout, recipe: Recipe, stages: tuple[doc.StageTime, ...],
             scores=layout.relative(layout.selection("estimator") / "scores.parquet")
             if _finished(layout.selection("estimator"))
             else "",
-            artifacts={name: layout.relative(path) for name, path in layout.artifacts(recipe).items() if _finished(path)},
+            artifacts={
+                name: layout.relative(path) for name, path in layout.artifacts(recipe).items() if _finished(path)
+            },
         ),
         provenance=_provenance(layout, recipe, command),
     )
@@ -93,7 +95,7 @@ def _pool(layout: Layout) -> doc.PoolFacts | None:
             doc.PoolSource(n, r["samples"], r.get("group", ""), r.get("licence", ""), r.get("skipped", {}))
             for n, r in rows.items()
         )
-        missing = tuple(doc.MissingSource(n, str(why)) for n, why in built.counts.get("missing", {}).items())
+        missing = tuple(doc.MissingSource(n, str(why)) for n, why in built.counts.get("unavailable", {}).items())
         return doc.PoolFacts(sources, missing)
     if features is not None:
         counted = Counter(read_features(features).sources.tolist())
@@ -132,7 +134,9 @@ def _proximity(layout: Layout, recipe: Recipe, groups: dict[str, str]) -> doc.Pr
     other = _finished(layout.selection("other-prompt"))
     if other is None:
         return doc.ProximityFacts(
-            _by_source(facts, groups, {}), prompt=recipe.embed.prompt, between_sources=_number(variance_between(sources, scores))
+            _by_source(facts, groups, {}),
+            prompt=recipe.embed.prompt,
+            between_sources=_number(variance_between(sources, scores)),
         )
     _, again = _scores(other)
     within = agreement_within(sources, scores, again)
@@ -161,7 +165,13 @@ def _by_source(
 ) -> tuple[doc.SourceProximity, ...]:
     return tuple(
         doc.SourceProximity(
-            name, row["n"], row["median"], *row["quartiles"], groups.get(name, ""), _number(within.get(name, math.nan))
+            source=name,
+            n=row["n"],
+            median=row["median"],
+            lower_quartile=row["quartiles"][0],
+            upper_quartile=row["quartiles"][1],
+            group=groups.get(name, ""),
+            within_agreement=_number(within.get(name, math.nan)),
         )
         for name, row in sorted(facts.items(), key=lambda item: -item[1]["median"])
     )
@@ -218,7 +228,7 @@ def _share(name: str, chosen: int, size: int, mixed: dict[str, Any] | None, grou
     """Asked for: the source's share of the selection; realised: its share of what mid-training saw."""
     if mixed is None:
         return doc.Share(name, chosen / size, chosen / size, chosen, 0, group)
-    return doc.Share(name, chosen / size, mixed["share"], mixed["realised"], mixed["repeated"], group)
+    return doc.Share(name, mixed["target"], mixed["realised"], mixed["drawn"], mixed["repeated"], group)
 
 
 def _training(layout: Layout, recipe: Recipe, stage: str) -> tuple[doc.TrainingFacts, ...]:
