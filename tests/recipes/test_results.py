@@ -1,0 +1,67 @@
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embodied_midtrain.artifacts import open_stage, write_json
+from embodied_midtrain.benchmarks.rollout import EpisodeResult
+from embodied_midtrain.policies.finetune import FinetuneConfig
+from embodied_midtrain.recipes.layout import Layout
+from embodied_midtrain.recipes.recipe import Recipe, Variant
+from embodied_midtrain.recipes.results import ClosedLoop, closed_loop
+
+RECIPE = Recipe(name="r", finetune=FinetuneConfig(chunk=4, executed=2))
+
+
+def play(layout: Layout, variant: str, share: float, seed: int = 0) -> None:
+    """Rollouts of which about `share` succeed."""
+    random = np.random.default_rng(seed)
+    episodes = [
+        EpisodeResult(
+            task, n, 2 * n + 1, f"{task}{n}", "go", bool(random.random() < share), 50, video="v.mp4" if n == 0 else ""
+        )
+        for task in ("a", "b")
+        for n in range(40)
+    ]
+    with open_stage(layout.rollouts(variant), "rollout", {}, {"policy": variant}) as run:
+        write_json(run.file("episodes.json"), [asdict(e) for e in episodes])
+        run.finish()
+
+
+def test_nothing_rolled_out_is_nothing_said(tmp_path: Path) -> None:
+    assert closed_loop(Layout(tmp_path), RECIPE) == ClosedLoop()
+
+
+def test_variants_are_compared_on_the_same_episodes(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    for variant, share in (("off-the-shelf", 0.5), ("random", 0.5), ("selected", 0.95), ("scratch", 0.05)):
+        play(layout, variant, share, seed=len(variant))
+    found = closed_loop(layout, RECIPE)
+    assert [v.variant for v in found.variants] == ["off-the-shelf", "random", "selected", "scratch"]
+    assert all(v.episodes == 80 and v.low < v.success < v.high for v in found.variants)
+    assert {(r.variant, r.task) for r in found.rollouts} == {(v.variant, t) for v in found.variants for t in "ab"}
+    outcomes = {(c.variant, c.baseline): (c.kind, c.outcome) for c in found.comparisons}
+    assert outcomes == {
+        ("random", "off-the-shelf"): ("variant", "cannot tell"),
+        ("selected", "off-the-shelf"): ("variant", "better"),
+        ("selected", "random"): ("variant", "better"),
+        ("off-the-shelf", "scratch"): ("initialisation", "better"),
+    }
+    assert found.videos[0].path == "rollouts/off-the-shelf/v.mp4"
+
+
+def test_a_control_that_does_as_well_is_said_plainly(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    play(layout, "off-the-shelf", 0.6, seed=1)
+    play(layout, "scratch", 0.6, seed=2)
+    (only,) = closed_loop(layout, RECIPE).comparisons
+    assert (only.kind, only.outcome) == ("initialisation", "cannot tell")
+    assert "cannot tell initialisations apart" in only.verdict
+
+
+@pytest.mark.parametrize("names", [("a", "a"), ("a/b",), ()])
+def test_variants_that_cannot_be_told_apart(names: tuple[str, ...]) -> None:
+    recipe = Recipe(name="r", finetune=FinetuneConfig(chunk=4, executed=2), variants=tuple(map(Variant, names)))
+    with pytest.raises(ValueError, match="variant"):
+        recipe.check()
