@@ -56,3 +56,17 @@ class FreeCamera:
             x = width / 2 + focal * seen[..., 0] / depth
             y = height / 2 - focal * seen[..., 1] / depth
         return np.stack([x, y, depth], axis=-1)
+
+    def on_plane(self, pixels: NDArray[Any], size: tuple[int, int], z: float) -> NDArray[np.float64]:
+        """Where the sight through pixels (x, y) [..., 2] meets the level plane at height `z`: world points [..., 3].
+
+        The inverse of `project` for points at that height; meaningless for sights that do not go down to it.
+        """
+        height, width = size
+        focal = height / 2 / math.tan(math.radians(self.fovy) / 2)
+        x, y = np.asarray(pixels, float)[..., 0], np.asarray(pixels, float)[..., 1]
+        sight = np.stack([(x - width / 2) / focal, (height / 2 - y) / focal, np.ones_like(x)], -1) @ self.axes
+        with np.errstate(divide="ignore", invalid="ignore"):
+            reach = (z - self.position[2]) / sight[..., 2:]
+        met: NDArray[np.float64] = self.position + reach * sight
+        return met

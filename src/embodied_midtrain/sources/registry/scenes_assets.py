@@ -36,11 +36,8 @@ def light_texture(path: Path, cache: Path) -> Path:
     name = f"{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}-{TEXTURE_SIDE}.png"
     small = cache / "scene-textures" / name
     if not small.is_file():
-        image = Image.open(path)
-        factor = max(image.size) // TEXTURE_SIDE
-        image = image.convert("RGB")
-        if factor > 1:
-            image = image.reduce(factor)
+        image = Image.open(path).convert("RGB")
+        image = image.reduce(max(1, max(image.size) // TEXTURE_SIDE))
         with atomic_path(small) as temporary:
             image.save(temporary, compress_level=1)
     return small
@@ -87,7 +84,7 @@ def visual_parts(folder: Path, name: str, cache: Path) -> tuple[str, str]:
             lines.append(_tag("mesh", row))
     drawn = []
     for number, geom in enumerate(geoms):
-        kept = {k: geom[k] for k in ("type", "pos", "quat", "euler", "size", "rgba") if k in geom}
+        kept: dict[str, str] = {k: v for k, v in geom.items() if k in ("type", "pos", "quat", "euler", "size", "rgba")}
         for key in ("mesh", "material"):
             if key in geom:
                 kept[key] = f"{name}-{geom[key]}"

@@ -25,7 +25,7 @@ class Entry:
         container: whether other things can be put into it.
         handle: whether it has a handle.
         folder: group of its assets; empty for what is used in LIBERO's own scenes only.
-        flat: stands as it is modelled; otherwise it is turned up by a quarter turn about x.
+        lying: modelled lying down; a quarter turn about x stands it up.
     """
 
     name: str
@@ -35,41 +35,42 @@ class Entry:
     container: bool | None = False
     handle: bool | None = False
     folder: str = ""
-    flat: bool = False
+    lying: bool = False
 
 
 _HOPE, _SCANNED, _TURBO = "stable_hope_objects", "stable_scanned_objects", "turbosquid_objects"
 
+# Names say what is to be seen: LIBERO's "black bowl" is white with a black pattern, its "yellow book" beige.
 CATALOGUE: dict[str, Entry] = {
-    "alphabet_soup": Entry("alphabet soup can", "can", folder=_HOPE, flat=True),
-    "tomato_sauce": Entry("tomato sauce can", "can", folder=_HOPE, flat=True),
+    "alphabet_soup": Entry("alphabet soup can", "can", folder=_HOPE, lying=True),
+    "tomato_sauce": Entry("tomato sauce can", "can", folder=_HOPE, lying=True),
     "bbq_sauce": Entry("barbecue sauce bottle", "bottle", folder=_HOPE),
-    "ketchup": Entry("ketchup bottle", "bottle", folder=_HOPE),
-    "salad_dressing": Entry("salad dressing bottle", "bottle", folder=_HOPE),
+    "ketchup": Entry("ketchup bottle", "bottle", folder=_HOPE, lying=True),
+    "salad_dressing": Entry("salad dressing bottle", "bottle", folder=_HOPE, lying=True),
     "new_salad_dressing": Entry("salad dressing bottle", "bottle"),
-    "milk": Entry("milk carton", "carton", folder=_HOPE),
-    "orange_juice": Entry("orange juice carton", "carton", folder=_HOPE),
-    "butter": Entry("butter box", "box", folder=_HOPE, flat=True),
-    "cream_cheese": Entry("cream cheese box", "box", folder=_HOPE, flat=True),
-    "chocolate_pudding": Entry("chocolate pudding box", "box", folder=_HOPE, flat=True),
+    "milk": Entry("milk carton", "carton", folder=_HOPE, lying=True),
+    "orange_juice": Entry("orange juice carton", "carton", folder=_HOPE, lying=True),
+    "butter": Entry("butter box", "box", folder=_HOPE),
+    "cream_cheese": Entry("cream cheese box", "box", folder=_HOPE),
+    "chocolate_pudding": Entry("chocolate pudding box", "box", folder=_HOPE),
     "cookies": Entry("cookie box", "box", folder=_HOPE),
-    "popcorn": Entry("popcorn box", "box", folder=_HOPE, flat=True),
+    "popcorn": Entry("popcorn box", "box", folder=_HOPE),
     "macaroni_and_cheese": Entry("macaroni and cheese box", "box", folder=_HOPE),
-    "akita_black_bowl": Entry("black bowl", "bowl", "black", "rim", True, folder=_SCANNED),
+    "akita_black_bowl": Entry("black and white bowl", "bowl", None, "rim", True, folder=_SCANNED),
     "white_bowl": Entry("white bowl", "bowl", "white", "rim", True, folder=_SCANNED),
     "glazed_rim_porcelain_ramekin": Entry("ramekin", "ramekin", None, "rim", True, folder=_SCANNED),
     "plate": Entry("plate", "plate", None, "rim", None, folder=_SCANNED),
     "basket": Entry("basket", "basket", None, "rim", True, None, folder=_SCANNED),
     "chefmate_8_frypan": Entry("frying pan", "pan", "black", "handle", None, True, folder=_SCANNED),
-    "moka_pot": Entry("moka pot", "pot", None, "handle", None, True, folder=_TURBO, flat=True),
+    "moka_pot": Entry("moka pot", "pot", None, "handle", None, True, folder=_TURBO),
     "porcelain_mug": Entry("white mug", "mug", "white", "handle", True, True, folder=_TURBO),
-    "red_coffee_mug": Entry("red mug", "mug", "red", "handle", True, True, folder=_TURBO),
+    "red_coffee_mug": Entry("red mug", "mug", None, "handle", True, True, folder=_TURBO),
     "white_yellow_mug": Entry("yellow and white mug", "mug", None, "handle", True, True, folder=_TURBO),
-    "wine_bottle": Entry("wine bottle", "bottle", folder=_TURBO, flat=True),
+    "wine_bottle": Entry("wine bottle", "bottle", folder=_TURBO),
     "black_book": Entry("black book", "book", "black", folder=_TURBO),
-    "yellow_book": Entry("yellow book", "book", None, folder=_TURBO),
+    "yellow_book": Entry("beige book", "book", None, folder=_TURBO),
     "wooden_tray": Entry("wooden tray", "tray", None, "rim", True, None),
-    "desk_caddy": Entry("desk caddy", "caddy", None, None, True, folder=_TURBO, flat=True),
+    "desk_caddy": Entry("desk caddy", "caddy", None, None, True),
     "wooden_two_layer_shelf": Entry("wooden shelf", "shelf", None, None, None),
     "wooden_cabinet": Entry("wooden cabinet", "cabinet", None, None, None, None),
     "white_cabinet": Entry("white cabinet", "cabinet", None, None, None, None),
@@ -91,4 +92,4 @@ COUNTED: dict[str, tuple[str, frozenset[str]]] = {
     "book": ("books", frozenset({"box"})),
     "plate": ("plates", frozenset({"tray", "pan"})),
 }
-"""Kind -> its plural, and the kinds that someone might count along: with one of those in the picture nobody is asked."""
+"""Kind -> its plural, and the kinds that someone might count along: with one of those in sight it is not asked."""

@@ -76,7 +76,7 @@ class Thing:
         if self.entry.grip == "handle":
             return _handle(self.points)
         if self.entry.grip == "rim":
-            ring = self.points[self.points[:, 2] > self.high[2] - 0.12 * self.height]
+            ring = self.points[self.points[:, 2] > self.high[2] - 0.3 * self.height]
             near = (ring[:, :2] - camera.position[:2]) @ camera.axes[2][:2]
             front: Points = ring[near <= near.min() + 0.004].mean(0)
             return front
@@ -97,16 +97,6 @@ def _handle(points: Points) -> Points | None:
     return middle
 
 
-@dataclass(frozen=True)
-class Surface:
-    """The top of what things stand on: height and extent in metres, world frame, and the pixels that show it."""
-
-    z: float
-    low: tuple[float, float]
-    high: tuple[float, float]
-    mask: Mask
-
-
 @dataclass(frozen=True, eq=False)
 class Scene:
     """One picture with the truth about it.
@@ -116,15 +106,15 @@ class Scene:
         picture: RGB. [height, width, 3]
         camera: where it was taken from.
         things: every object that is there, seen or not.
-        surface: what they stand on, where free places on it can be asked for.
-        all_colours: whether `Entry.colour` tells of every thing.
+        table: the pixels that show what they stand on, where free places on it can be asked for.
+        gripper: the robot's, where there is a robot.
     """
 
     id: str
     picture: NDArray[np.uint8]
     camera: FreeCamera
     things: tuple[Thing, ...]
-    surface: Surface | None = None
+    table: Mask | None = None
     gripper: Thing | None = None
 
     @property
@@ -191,7 +181,7 @@ class Scene:
         height, width = self.size
         return Region("point", (round(float(x) / width, 4), round(float(y) / height, 4)))
 
-    def seen_at(self, where: Points, mask: Mask, tolerance: float = 3.0) -> Region | None:
+    def seen_at(self, where: Points, mask: Mask, tolerance: float = 1.5) -> Region | None:
         """The world point `where` in the picture, moved onto `mask` where it is that near; else None."""
         x, y, _ = self.camera.project(where, self.size)
         rows, columns = np.nonzero(mask)
@@ -202,37 +192,15 @@ class Scene:
         return self.point_at(columns[nearest] + 0.5, rows[nearest] + 0.5) if off[nearest] <= tolerance else None
 
 
-def clearest_spot(scene: Scene, *, step: float = 0.02, room: float = 0.06) -> Points | None:
-    """The point of the surface that is farthest from every thing and edge, among those seen; None where all is narrow.
+def widest_spot(table: Mask, *, least: float = 12.0) -> tuple[float, float] | None:
+    """Middle (x, y) and so the place of the largest circle of the picture that shows nothing but table, in pixels.
 
-    Args:
-        step: raster, metres.
-        room: least distance, metres.
+    None where its radius is under `least`.
     """
-    surface = scene.surface
-    assert surface is not None
-    xs = np.arange(surface.low[0], surface.high[0], step)
-    ys = np.arange(surface.low[1], surface.high[1], step)
-    grid = np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 2)
-    spots = np.column_stack([grid, np.full(len(grid), surface.z)])
-    free = np.minimum(grid - surface.low, surface.high - grid).min(1)
-    for thing in scene.things:
-        free = np.minimum(free, _gap(grid, thing.points[:, :2]))
-    # The picture's edge is an edge as well: a spot half outside is no answer.
-    pixels = scene.camera.project(spots, scene.size)
-    height, width = scene.size
-    inside = (pixels[:, :2] > 6).all(1) & (pixels[:, 0] < width - 6) & (pixels[:, 1] < height - 6)
-    rows, columns = (np.clip(pixels[:, k].astype(int), 0, scene.size[1 - k] - 1) for k in (1, 0))
-    free = np.where(inside & surface.mask[rows, columns], free, -1)
-    best = int(free.argmax())
-    return spots[best] if free[best] >= room else None
-
-
-def _gap(grid: Points, footprint: Points) -> Points:
-    """Distance of each point of `grid` to the nearest of `footprint`. [len(grid)]"""
-    tree = require("scipy.spatial", "sim").cKDTree(footprint)
-    gap: Points = tree.query(grid)[0]
-    return gap
+    framed = np.pad(table, 1)
+    room = require("scipy.ndimage", "sim").distance_transform_edt(framed)[1:-1, 1:-1]
+    row, column = np.unravel_index(room.argmax(), room.shape)
+    return (float(column) + 0.5, float(row) + 0.5) if room[row, column] >= least else None
 
 
 def surface_points(model: Any, data: Any, geoms: Iterable[int], *, most: int = 1500) -> Points:
@@ -255,7 +223,8 @@ def _geom_points(model: Any, geom: int) -> Points:
         start, count = model.mesh_vertadr[mesh], model.mesh_vertnum[mesh]
         return np.asarray(model.mesh_vert[start : start + count], float)
     if kind == kinds.mjGEOM_BOX:
-        return _corners() * size
+        side = np.linspace(-1, 1, 5)
+        return np.stack(np.meshgrid(side, side, side), -1).reshape(-1, 3) * size
     turn = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     circle = np.column_stack([np.cos(turn), np.sin(turn)])
     if kind == kinds.mjGEOM_CYLINDER:
@@ -269,7 +238,3 @@ def _geom_points(model: Any, geom: int) -> Points:
     if kind == kinds.mjGEOM_ELLIPSOID:
         return ball * size
     return ball * size[0]
-
-
-def _corners() -> Points:
-    return np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
