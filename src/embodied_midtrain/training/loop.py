@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,11 +13,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from embodied_midtrain.artifacts import PARTS, StageError, StageRun
+from embodied_midtrain.progress import progress_bar
 from embodied_midtrain.training import checkpoint
 from embodied_midtrain.training.schedule import cosine, warmup_steps
 
@@ -116,7 +114,7 @@ def train(run: StageRun, trainee: Trainee, config: Optimisation, label: str) -> 
         first, losses = checkpoint.restore(found, trainee.weights, optimizer)
     warmup = warmup_steps(config.steps, ratio=config.warmup_ratio, fixed=config.warmup_steps)
     saved = time.monotonic()
-    with run.log("train.jsonl").open("a") as log, _progress(label, config.steps, first) as show:
+    with run.log("train.jsonl").open("a") as log, progress_bar(label, config.steps, first) as bar:
         for step in range(first, config.steps):
             started = time.monotonic()
             for group in optimizer.param_groups:
@@ -135,7 +133,8 @@ def train(run: StageRun, trainee: Trainee, config: Optimisation, label: str) -> 
             optimizer.zero_grad()
             losses.append(loss)
             seconds = max(1e-9, time.monotonic() - started)
-            show(step + 1, loss)
+            bar.advance()
+            bar.say(f"loss {loss:.4f}")
             record = {"step": step, "loss": loss, "lr": optimizer.param_groups[0]["lr"], "norm": norm}
             log.write(json.dumps({**record, "seconds": seconds, f"{trainee.unit}_per_second": size / seconds}) + "\n")
             if time.monotonic() - saved >= config.save_seconds and step + 1 < config.steps:
@@ -198,17 +197,3 @@ def _gradients(trainee: Trainee, step: int, config: Optimisation) -> tuple[float
         if not math.isfinite(value):
             return total, size
         item.share.backward()
-
-
-@contextlib.contextmanager
-def _progress(label: str, steps: int, first: int) -> Iterator[Callable[[int, float], None]]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(file=sys.stderr)) as progress:
-        task = progress.add_task(label, total=steps, completed=first, loss=math.nan)
-        yield lambda done, loss: progress.update(task, completed=done, loss=loss)

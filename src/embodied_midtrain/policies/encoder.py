@@ -1,0 +1,81 @@
+"""Rows to the hidden states that a reader sees: one path for the training cache and for rollouts."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from embodied_midtrain.artifacts import StageError
+from embodied_midtrain.backbones.backbone import Backbone, Rendered
+
+
+@torch.inference_mode()
+def see(backbone: Backbone, rows: Sequence[Rendered]) -> Tensor:
+    """The vision tower's output for rows of one picture each: float16 [n, tiles, tokens, dv].
+
+    In half precision because it may be kept on disk; rollouts round likewise, so that both see the same.
+    """
+    pixels = {k: v for k, v in backbone.collate(rows).items() if any(k in row.pixels for row in rows)}
+    return backbone.vision(pixels).half().unflatten(0, (len(rows), -1))
+
+
+def with_vision(rows: Sequence[Rendered], seen: Tensor) -> list[Rendered]:
+    """The rows with the vision tower's output [n, tiles, tokens, dv] in place of their pixels."""
+    return [replace(row, pixels={"vision": feature.float()}) for row, feature in zip(rows, seen, strict=True)]
+
+
+@torch.inference_mode()
+def encode(
+    backbone: Backbone, rows: Sequence[Rendered], *, layer: int, text_tokens: int, seen: Tensor | None = None
+) -> Tensor:
+    """States of a layer at the image tokens, then at the last text tokens: float16 [n, image + text, d].
+
+    Args:
+        seen: `see` of these rows, where it is at hand.
+
+    Raises:
+        StageError: where rows differ in their number of image tokens, or have fewer text tokens than wanted.
+    """
+    if backbone.caches_vision:
+        rows = with_vision(rows, see(backbone, rows) if seen is None else seen)
+    batch = backbone.collate(rows)
+    picture = batch["input_ids"] == backbone.image_token_id
+    counts, lengths = picture.sum(1), batch["attention_mask"].sum(1)
+    if not bool((counts == counts[0]).all()):
+        raise StageError(f"frames of one policy must have the same number of image tokens, found {counts.tolist()}")
+    if int((lengths - counts).min()) < text_tokens:
+        shortest = int((lengths - counts).min())
+        raise StageError(f"text_tokens is {text_tokens}, but the shortest prompt has {shortest}; choose fewer")
+    with only_layers(backbone, layer):
+        states = backbone.states(batch)
+    images = states[picture.to(states.device)].view(len(rows), -1, states.shape[-1])
+    text = backbone.last(states, batch, text_tokens, queries=False)
+    return torch.cat([images, text], dim=1).half()
+
+
+@contextlib.contextmanager
+def only_layers(backbone: Backbone, layer: int) -> Iterator[None]:
+    """Within it the language model ends at `layer` (no final norm), so that no layer runs in vain.
+
+    -1 or the count of layers: the whole model.
+
+    Raises:
+        ValueError: where there is no such layer.
+    """
+    if not -1 <= layer <= backbone.layers:
+        raise ValueError(f"layer {layer}: {backbone.name} has layers 0 to {backbone.layers}, or -1 for the last")
+    if layer in (-1, backbone.layers):
+        yield
+        return
+    language = backbone.language
+    layers, norm = language.layers, language.norm
+    assert isinstance(layers, nn.ModuleList)
+    language.layers, language.norm = layers[:layer], nn.Identity()
+    try:
+        yield
+    finally:
+        language.layers, language.norm = layers, norm

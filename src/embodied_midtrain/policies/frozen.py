@@ -1,0 +1,87 @@
+"""Frozen mode: states of every frame once, then a reader trained on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from embodied_midtrain.policies.encoder import encode
+from embodied_midtrain.policies.frames import FrameStore, Make
+from embodied_midtrain.policies.heads import action_loss
+from embodied_midtrain.policies.policy import Policy, ReaderNet
+from embodied_midtrain.policies.preprocess import Preprocessor
+from embodied_midtrain.policies.vision_cache import VisionCache
+from embodied_midtrain.training.loop import Loss, Trainee
+from embodied_midtrain.training.order import draws
+
+if TYPE_CHECKING:
+    from embodied_midtrain.backbones.backbone import Backbone
+    from embodied_midtrain.policies.finetune import FinetuneConfig
+
+
+def maker(backbone: Backbone, preprocessor: Preprocessor, config: FinetuneConfig, cache: Path | None) -> Make:
+    """Frames of an episode -> states float16 [n, tokens, d]."""
+    backbone.model.eval()
+    seeing = VisionCache(cache, backbone, preprocessor, config.micro_batch)
+
+    def make(frames: NDArray[np.uint8], instructions: list[str]) -> NDArray[np.generic]:
+        rows, seen = seeing(frames, instructions[0])
+        parts = []
+        for at in range(0, len(frames), config.micro_batch):
+            part = slice(at, at + config.micro_batch)
+            kept = None if seen is None else seen[part]
+            parts.append(
+                encode(backbone, rows[part], layer=config.layer, text_tokens=config.text_tokens, seen=kept).cpu()
+            )
+        return torch.cat(parts).numpy()
+
+    return make
+
+
+def trainee(policy: Policy, store: FrameStore, config: FinetuneConfig) -> Trainee:
+    """The reader and its head on the stored states."""
+    net = policy.net
+    assert isinstance(net, ReaderNet)
+    device = next(net.parameters()).device
+    net.reader.standardise(*(t.to(device) for t in statistics(store)))
+    net.train()
+    arm, closed = policy.codec.encode(store.chunks)
+    order = draws(len(store), config.steps * config.batch, config.seed).reshape(config.steps, config.batch)
+
+    def losses(step: int) -> Iterator[Loss]:
+        for at in range(0, config.batch, config.micro_batch):
+            index = order[step, at : at + config.micro_batch]
+            predicted, logits = net(torch.from_numpy(store.rows(index)).to(device))
+            goal = torch.from_numpy(arm[index]).to(device)
+            shut = None if closed is None else torch.from_numpy(closed[index]).to(device)
+            loss = action_loss(
+                predicted, logits, goal, shut, arm_loss=config.arm_loss, gripper_weight=config.gripper_weight
+            )
+            yield Loss(loss * (len(index) / config.batch), len(index))
+
+    return Trainee(
+        weights=dict(net.named_parameters()),
+        losses=losses,
+        describe=lambda step: store.describe(order[step]),
+        unit="frames",
+    )
+
+
+def statistics(store: FrameStore) -> tuple[Tensor, Tensor]:
+    """Mean of each place's states [t, d], and the deviation from it over all places [d]."""
+    tokens, width = store.data[0].shape[1:]
+    total = np.zeros((tokens, width), np.float64)
+    for part in store.data:
+        total += part.astype(np.float32).sum(axis=0, dtype=np.float64)
+    mean = total / len(store)
+    squares = np.zeros(width, np.float64)
+    for part in store.data:
+        squares += np.square(part.astype(np.float32) - mean.astype(np.float32)).sum(axis=(0, 1), dtype=np.float64)
+    deviation = np.sqrt(squares / (len(store) * tokens))
+    return torch.from_numpy(mean).float(), torch.from_numpy(deviation).float()

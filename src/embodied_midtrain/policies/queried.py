@@ -1,0 +1,124 @@
+"""Full and LoRA mode: the backbone learns together with a query token and the head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from embodied_midtrain.policies.encoder import with_vision
+from embodied_midtrain.policies.frames import FrameStore, Make
+from embodied_midtrain.policies.heads import action_loss
+from embodied_midtrain.policies.policy import Policy, QueryNet
+from embodied_midtrain.policies.preprocess import Preprocessor, random_crop
+from embodied_midtrain.policies.vision_cache import VisionCache
+from embodied_midtrain.training.loop import Loss, Trainee, train_mode
+from embodied_midtrain.training.lora import add_lora, merge_lora
+from embodied_midtrain.training.order import draws
+
+if TYPE_CHECKING:
+    from embodied_midtrain.backbones.backbone import Backbone, Rendered
+    from embodied_midtrain.policies.finetune import FinetuneConfig
+
+
+def maker(backbone: Backbone, preprocessor: Preprocessor, config: FinetuneConfig, cache: Path | None) -> Make:
+    """Frames of an episode -> resized frames; where vision does not learn, the tower's output in their place."""
+    if "vision" in config.train or config.crop < 1.0 or not backbone.caches_vision:
+        return lambda frames, _: preprocessor.resize(frames)
+    seeing = VisionCache(cache, backbone, preprocessor, config.micro_batch)
+
+    def make(frames: NDArray[np.uint8], instructions: list[str]) -> NDArray[np.generic]:
+        _, seen = seeing(frames, instructions[0])
+        assert seen is not None, "this backbone's vision output is cached"
+        return seen.numpy()
+
+    return make
+
+
+def trainee(policy: Policy, store: FrameStore, config: FinetuneConfig) -> Trainee:
+    """Query token, head, and the chosen parts of the backbone."""
+    net, backbone = policy.net, policy.backbone
+    assert isinstance(net, QueryNet)
+    groups = backbone.groups()
+    chosen = [parameter for name in config.train for parameter in groups[name]]
+    backbone.base.requires_grad_(False)
+    if config.mode == "lora":
+        add_lora(backbone.base, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed, within=chosen)
+    else:
+        for parameter in chosen:
+            parameter.requires_grad = True
+    train_mode(backbone.base)
+    net.train()
+    device = net.query.device
+    arm, closed = policy.codec.encode(store.chunks)
+    batches = Batches(policy, store, config)
+
+    def losses(step: int) -> Iterator[Loss]:
+        for at in range(0, config.batch, config.micro_batch):
+            index, rows = batches.rows(step, slice(at, at + config.micro_batch))
+            predicted, logits = policy.predict(rows)
+            goal = torch.from_numpy(arm[index]).to(device)
+            shut = None if closed is None else torch.from_numpy(closed[index]).to(device)
+            loss = action_loss(
+                predicted, logits, goal, shut, arm_loss=config.arm_loss, gripper_weight=config.gripper_weight
+            )
+            yield Loss(loss * (len(index) / config.batch), len(index))
+
+    weights = {f"net.{name}": p for name, p in net.named_parameters()}
+    weights |= {f"backbone.{name}": p for name, p in backbone.base.named_parameters() if p.requires_grad}
+    return Trainee(weights, losses, lambda step: store.describe(batches.order[step]), unit="frames")
+
+
+def merge(policy: Policy, store: FrameStore) -> None:
+    """Fold LoRA into the backbone, with proof on two pictures."""
+    policy.backbone.model.eval()
+    side = policy.preprocessor.image
+    pictures = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
+    rows = policy.preprocessor.render(policy.backbone, pictures, store.instructions[:1] * 2)
+    merge_lora(policy.backbone.base, lambda: policy.predict(rows)[0])
+
+
+class Batches:
+    """What each step trains on: the frames, cropped and captioned anew in every epoch."""
+
+    def __init__(self, policy: Policy, store: FrameStore, config: FinetuneConfig) -> None:
+        self.policy = policy
+        self.store = store
+        self.config = config
+        self.order = draws(len(store), config.steps * config.batch, config.seed).reshape(config.steps, config.batch)
+        self.paraphrases = store.paraphrases()
+        self._tokens: dict[str, Rendered] = {}
+
+    def rows(self, step: int, part: slice) -> tuple[NDArray[np.int64], list[Rendered]]:
+        """Indices of a micro-batch's frames, and its rows."""
+        index = self.order[step, part]
+        first = step * self.config.batch + part.start
+        epochs = (first + np.arange(len(index))) // len(self.store)
+        texts = [self._instruction(int(e), int(n)) for e, n in zip(self.store.episode[index], epochs, strict=True)]
+        data = self.store.rows(index)
+        if data.dtype != np.uint8:
+            rows = [self._text_only(text) for text in texts]
+            return index, with_vision(rows, torch.from_numpy(data))
+        frames = np.asarray(data)
+        if self.config.crop < 1.0:
+            generators = [np.random.default_rng([self.config.seed, first + n]) for n in range(len(index))]
+            frames = np.stack(
+                [random_crop(f, self.config.crop, rng) for f, rng in zip(frames, generators, strict=True)]
+            )
+        return index, self.policy.preprocessor.render(self.policy.backbone, frames, texts)
+
+    def _instruction(self, episode: int, epoch: int) -> str:
+        """One of the task's instructions, the same for all frames of an episode within an epoch."""
+        choices = self.paraphrases[self.store.tasks[episode]]
+        return choices[int(np.random.default_rng([self.config.seed, episode, epoch]).integers(len(choices)))]
+
+    def _text_only(self, instruction: str) -> Rendered:
+        if instruction not in self._tokens:
+            side = self.policy.preprocessor.image
+            blank = np.zeros((1, side, side, 3), np.uint8)
+            self._tokens[instruction] = self.policy.preprocessor.render(self.policy.backbone, blank, [instruction])[0]
+        return self._tokens[instruction]
