@@ -70,6 +70,13 @@ def test_a_saved_policy_acts_as_the_trained_one(tmp_path):
     assert any(not torch.equal(fresh[name], trained[name]) for name in trained)
 
 
+def test_identity_tells_policies_apart(tmp_path):
+    run(tmp_path / "a", mode="frozen")
+    run(tmp_path / "b", mode="frozen", seed=1)
+    one, other = (load_actor(tmp_path / name).identity for name in "ab")
+    assert one == load_actor(tmp_path / "a" / "policy").identity != other
+
+
 def test_the_query_starts_at_zero_and_learns(tmp_path):
     run(tmp_path / "out")
     assert load_actor(tmp_path / "out").net.query.abs().max() > 0

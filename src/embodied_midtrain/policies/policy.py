@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from embodied_midtrain.artifacts import StageError, file_sha256, read_json, write_json
+from embodied_midtrain.artifacts import StageError, file_sha256, fingerprint_of, read_json, write_json
 from embodied_midtrain.backbones.backbone import Backbone, Rendered
 from embodied_midtrain.backbones.opening import load_backbone
 from embodied_midtrain.episodes import ActionSpec
@@ -101,6 +101,8 @@ class Policy:
     preprocessor: Preprocessor
     codec: ActionCodec
     net: QueryNet | ReaderNet
+    identity: str = ""
+    """Changes when its answers may; set by `load_policy`."""
 
     @property
     def chunk(self) -> int:
@@ -181,7 +183,8 @@ def load_policy(folder: Path) -> Policy:
     codec = ActionCodec(spec, ActionNormaliser.from_json(settings["normaliser"]))
     backbone = load_backbone(str(folder / BACKBONE))
     net.to(backbone.device)
-    return Policy(backbone, shape, Preprocessor(**settings["preprocessor"]), codec, net)
+    identity = fingerprint_of({"settings": settings, "head": file_sha256(folder / HEAD)})
+    return Policy(backbone, shape, Preprocessor(**settings["preprocessor"]), codec, net, identity)
 
 
 def _weights(folder: Path) -> dict[str, str]:
