@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
+from embodied_midtrain.artifacts import open_stage
 from embodied_midtrain.report.summary import (
     Comparison,
     Curve,
@@ -41,6 +42,8 @@ from embodied_midtrain.report.summary import (
     save_summary,
 )
 from embodied_midtrain.samples import REGION_MARK, Picture, Region, Sample, Turn
+from embodied_midtrain.sources.opening import POOL_STAGE
+from embodied_midtrain.sources.table import write_table
 
 HOSTILE = "<script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\">&amp;'\"</td>"
 SOURCES = {
@@ -127,10 +130,13 @@ def write_video(path: Path, *, frames: int = 60, side: int = 128, seed: int = 0)
         out.mux(stream.encode(None))
 
 
-def make_run(run: Path, pool: str = "") -> Summary:
-    """Write a finished run into `run`; `pool` is the folder of its pool artifact, relative to it."""
+def make_run(run: Path) -> Summary:
+    """Write a finished run into `run`."""
     rng = np.random.default_rng(1)
     run.mkdir(parents=True, exist_ok=True)
+    with open_stage(run / "pool", POOL_STAGE, {}, {}) as stage:
+        used = write_table(stage.file("samples.parquet"), pool_samples())
+        stage.finish({"used": used})
     names = [name for name, (_, count, _, _) in SOURCES.items() for _ in range(count)]
     ids = [f"{i:05d}" for _, (_, count, _, _) in SOURCES.items() for i in range(count)]
     odds = np.concatenate([rng.normal(mean, 1.0, count) for _, count, mean, _ in SOURCES.values()])
@@ -151,7 +157,7 @@ def make_run(run: Path, pool: str = "") -> Summary:
     pq.write_table(scores.take(pa.array(drawn)), run / "select/random/selection.parquet")
     _write_map(run, rng)
     videos = _write_videos(run)
-    summary = _summary(table, drawn, rng, videos, pool)
+    summary = _summary(table, drawn, rng, videos)
     save_summary(run, summary)
     return summary
 
@@ -183,7 +189,7 @@ def _write_videos(run: Path) -> tuple[Video, ...]:
     return tuple(videos)
 
 
-def _summary(table: dict, drawn: np.ndarray, rng: np.random.Generator, videos: tuple[Video, ...], pool: str) -> Summary:
+def _summary(table: dict, drawn: np.ndarray, rng: np.random.Generator, videos: tuple[Video, ...]) -> Summary:
     source = np.array(table["source"])
     place = 100 * (1 - np.arange(len(source)) / (len(source) - 1))
     by_source, other = [], []
@@ -281,7 +287,7 @@ def _summary(table: dict, drawn: np.ndarray, rng: np.random.Generator, videos: t
         ),
         videos=videos,
         faults=(),
-        files=Files(pool, "gap/map.parquet", "select/estimator/scores.parquet", {"gap": "gap"}),
+        files=Files(pool="pool", map="gap/map.parquet", scores="select/estimator/scores.parquet"),
         provenance=Provenance(
             "0.1.0", "3.11.2", {"torch": "2.13.0", "transformers": "5.23.0"}, {"recipe": 0},
             {"pool": "8d1f00c3a4b5e6f7", "gap": "0011aabbccddeeff"}, "compact",

@@ -1,0 +1,77 @@
+"""Only what was measured and tested is claimed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from embodied_midtrain.report.answer import answer, initialisations
+from embodied_midtrain.report.summary import Comparison, Summary, VariantResult
+
+VARIANTS = (
+    VariantResult("shelf", 0.60, 0.5, 0.7, 80, "off the shelf"),
+    VariantResult("selected", 0.80, 0.7, 0.88, 80, "mid-trained on selected"),
+    VariantResult("scratch", 0.40, 0.3, 0.5, 80, "random language model"),
+)
+BETTER = Comparison("selected", "shelf", 0.2, 0.06, 0.34, 0.01, "selected is ahead", "better")
+UNSURE = replace(
+    BETTER, difference=0.05, low=-0.1, high=0.2, p=0.5, verdict="no more than noise", outcome="cannot tell"
+)
+APART = Comparison("shelf", "scratch", 0.2, 0.05, 0.35, 0.01, "it tells them apart", "better", "initialisation")
+NOT_APART = replace(APART, verdict="This benchmark cannot tell initialisations apart.", outcome="cannot tell")
+RUN = Summary("run", variants=VARIANTS, comparisons=(BETTER, APART))
+
+
+def test_a_clear_difference_is_the_headline() -> None:
+    found = answer(RUN)
+    assert found.tone == "clear"
+    assert (
+        found.headline
+        == "Mid-trained on selected is ahead: 80 % (70–88 %) success, against 60 % (50–70 %) off the shelf."
+    )
+    assert found.sentences == ("Selected is ahead", "It tells them apart")
+
+
+def test_noise_is_called_noise_and_the_budget_too_small() -> None:
+    found = answer(replace(RUN, comparisons=(UNSURE, APART)))
+    assert found.tone == "unclear" and found.headline.startswith("No clear winner: Mid-trained on selected")
+    assert any("below about 15 percentage points" in s and "80 episodes" in s for s in found.sentences)
+
+
+def test_where_scratch_does_as_well_no_order_is_clear() -> None:
+    found = answer(replace(RUN, comparisons=(BETTER, NOT_APART)))
+    assert found.tone == "unclear"
+    assert "This benchmark cannot tell initialisations apart." in found.sentences
+
+
+def test_scratch_that_wins_does_not_make_the_benchmark_tell_apart() -> None:
+    worse = replace(APART, outcome="worse", verdict="scratch does better")
+    assert initialisations(replace(RUN, comparisons=(worse,))) == (False, ("scratch does better",))
+
+
+def test_without_a_control_it_says_so() -> None:
+    apart, said = initialisations(replace(RUN, comparisons=(BETTER,)))
+    assert apart is None and "is not known" in said[0]
+
+
+def test_the_control_is_no_candidate() -> None:
+    lucky = (*VARIANTS[:2], replace(VARIANTS[2], success=0.99))
+    assert "selected" in answer(replace(RUN, variants=lucky)).headline
+
+
+def test_a_baseline_that_wins_is_the_answer() -> None:
+    variants = (replace(VARIANTS[0], success=0.9), replace(VARIANTS[1], success=0.5), VARIANTS[2])
+    worse = replace(BETTER, difference=-0.4, low=-0.5, high=-0.3, outcome="worse", verdict="selected is behind")
+    found = answer(replace(RUN, variants=variants, comparisons=(worse, APART)))
+    assert found.headline.startswith("Off the shelf is ahead") and found.tone == "clear"
+
+
+def test_a_decided_pair_that_leaves_the_best_one_out_is_no_answer() -> None:
+    third = VariantResult("random", 0.85, 0.75, 0.92, 80, "mid-trained on random")
+    unsure = replace(UNSURE, variant="random")
+    found = answer(replace(RUN, variants=(*VARIANTS, third), comparisons=(BETTER, unsure, APART)))
+    assert found.headline.startswith("No clear winner: Mid-trained on random") and found.tone == "unclear"
+
+
+def test_untested_differences_and_no_rollouts() -> None:
+    assert any("not tested" in s for s in answer(replace(RUN, comparisons=())).sentences)
+    assert answer(Summary("x")).tone == "none"
