@@ -41,9 +41,9 @@ def test_a_small_source_shows_no_sample_twice() -> None:
 
 
 def test_a_card_has_the_picture_the_marks_and_the_words() -> None:
-    first, second = shelves(scores("ab"), reader, overall=1, per_source=1, side=100)[0].closest, None
-    assert first[0].problem == "not found in the pool" and second is None
-    card = shelves(scores("aab"), reader, overall=1, per_source=1, side=100)[0].farthest[0]
+    shelf = shelves(scores("aab"), reader, overall=1, per_source=1, side=100)[0]
+    assert shelf.closest[0].problem == "not found in the pool"
+    card = shelf.farthest[0]
     assert card.size == (100, 50)
     image = Image.open(io.BytesIO(base64.b64decode(card.image.split(",")[1])))
     assert image.format == "WEBP" and image.size == (100, 50)
