@@ -114,12 +114,13 @@ def embed(
         if run.done:
             return run.artifact()
         items = pool_items(pool) if pool is not None else target_items(target, config)  # type: ignore[arg-type]
-        used = _embed_parts(run, items, config, backbone, given.name, total)
+        used, left_out = _embed_parts(run, items, config, backbone, given.name, total)
         if skips is not None:
             run.skips.rows.extend(skips.rows)
         if not used:
+            why = Skips([*run.skips.rows, *left_out]).summary()
             raise StageError(
-                f"nothing in {given.name} could be embedded ({run.skips.summary()}): "
+                f"nothing in {given.name} could be embedded (skipped: {why}): "
                 + ("a target with no frames cannot be compared with." if target is not None else "is the pool empty?")
             )
         write_json(run.file("store.json"), {"backbone": backbone.name, "rows": used, "dim": backbone.hidden})
@@ -128,23 +129,27 @@ def embed(
 
 def _embed_parts(
     run: StageRun, items: Iterable[Item], config: EmbedConfig, backbone: Backbone, name: str, total: int | None
-) -> int:
+) -> tuple[int, list[dict[str, str]]]:
+    """How many rows were embedded, and those that were left out."""
     used, rows, started = 0, 0, time.monotonic()
+    left_out: list[dict[str, str]] = []
     parts = enumerate(_windows(items, config.part_size))
     with progress_bar(f"embed {name}", total) as bar, ThreadPoolExecutor(config.workers) as threads:
         for number, ready in _prefetch(run, parts, backbone, threads):
             if isinstance(ready, dict):
                 used += ready["used"]
+                left_out += ready["skipped"]
                 bar.advance(ready["used"] + len(ready["skipped"]))
                 continue
             keys, rendered, skips = ready
             features = encode(backbone, rendered, config)
             record = _commit(run, number, keys, features, skips)
             used += record["used"]
+            left_out += record["skipped"]
             rows += len(keys)
             bar.advance(len(keys) + len(skips))
             bar.say(f"{rows / (time.monotonic() - started):.1f} rows/s, {len(skips)} skipped")
-    return used
+    return used, left_out
 
 
 Ready = tuple[list[tuple[str, str]], list[Rendered], Skips]
@@ -189,7 +194,7 @@ def _prefetch(
 def _commit(
     run: StageRun, number: int, keys: list[tuple[str, str]], features: NDArray[np.float16], skips: Skips
 ) -> dict:
-    finite: NDArray[np.bool_] = np.isfinite(features).all(axis=1)
+    finite = np.asarray(np.isfinite(features).all(axis=1))
     for key in itertools.compress(keys, (~finite).tolist()):
         skips.add("nan feature", "/".join(key))
     kept = list(itertools.compress(keys, finite.tolist()))

@@ -1,0 +1,156 @@
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from embodied_midtrain.artifacts import ArtifactMismatch, Skips, StageError
+from embodied_midtrain.features import extract
+from embodied_midtrain.features.extract import EmbedConfig, embed, encode
+from embodied_midtrain.features.pooling import pool_states
+from embodied_midtrain.features.store import read_features
+from embodied_midtrain.samples import Picture, Sample, caption
+from embodied_midtrain.sources.opening import open_pool
+from tests.policies import tiny
+
+CONFIG = EmbedConfig(part_size=4, batch_size=3, precision="fp32")
+
+
+def picture(shade: int) -> Picture:
+    buffer = io.BytesIO()
+    Image.new("RGB", (24, 20), (shade, 255 - shade, 7 * shade % 255)).save(buffer, "PNG")
+    return Picture(data=buffer.getvalue())
+
+
+class Samples:
+    """A pool in memory; every third sample shares its picture with the one before."""
+
+    name = "memory"
+
+    def __init__(self, count: int, broken: tuple[int, ...] = ()) -> None:
+        self.rows: list[Sample] = []
+        for n in range(count):
+            shown = Picture(data=b"\x89PNG broken") if n in broken else picture(20 * (n - (n % 3 == 2)))
+            self.rows.append(caption("s", f"{n:03d}", shown, "a thing " * (1 + n % 4)))
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self.rows)
+
+    def fingerprint(self) -> str:
+        return f"memory {len(self.rows)}"
+
+
+class Killed(BaseException):
+    """As sudden as a signal, for a process that must live on."""
+
+
+@pytest.mark.parametrize("kind", ["compact", "smolvlm"])
+def test_features_equal_the_plain_forward(kind: str, tmp_path: Path) -> None:
+    backbone = tiny.backbone(kind)
+    pool = Samples(10)
+    table = read_features(embed(tmp_path / "out", CONFIG, backbone=backbone, pool=pool))
+    assert table.ids.tolist() == [sample.id for sample in pool]
+    for sample, feature in zip(pool, table.features, strict=True):
+        batch = backbone.collate([backbone.render(sample)])
+        inputs = {k: v for k, v in batch.items() if k != "labels"}
+        with torch.inference_mode():
+            wanted = backbone.model(**inputs, output_hidden_states=True).hidden_states[-1][0].mean(0)
+        assert np.linalg.norm(feature - wanted.numpy()) <= 1e-2 * float(wanted.norm())
+
+
+def test_broken_pictures_are_counted_and_the_rest_goes_on(tmp_path: Path) -> None:
+    artifact = embed(tmp_path / "out", CONFIG, backbone=tiny.backbone("compact"), pool=Samples(9, broken=(2, 8)))
+    assert artifact.counts == {"used": 7, "skipped": {"broken image": 2}}
+    rows = [json.loads(line) for line in (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()]
+    assert [row["where"] for row in rows] == ["s/002", "s/008"]
+
+
+def test_an_interrupted_run_ends_like_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = tiny.backbone("compact")
+    whole = embed(tmp_path / "whole", CONFIG, backbone=backbone, pool=Samples(18, broken=(5,)))
+    calls = 0
+
+    def dying(*arguments: object) -> np.ndarray:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise Killed
+        return encode(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(extract, "encode", dying)
+    with pytest.raises(Killed):
+        embed(tmp_path / "cut", CONFIG, backbone=backbone, pool=Samples(18, broken=(5,)))
+    again = embed(tmp_path / "cut", CONFIG, backbone=backbone, pool=Samples(18, broken=(5,)))
+    assert calls == 3 + 3, "finished parts were computed again"
+    assert again.fingerprint == whole.fingerprint
+    with pytest.raises(ArtifactMismatch, match="inputs pool"):
+        embed(tmp_path / "cut", CONFIG, backbone=backbone, pool=Samples(17))
+    with pytest.raises(ArtifactMismatch, match="config pooling: 'mean' there, 'last' now"):
+        embed(tmp_path / "cut", replace(CONFIG, pooling="last"), backbone=backbone, pool=Samples(18))
+
+
+def test_robot_frames_are_spread_over_the_episode(tmp_path: Path) -> None:
+    artifact = embed(
+        tmp_path / "out",
+        replace(CONFIG, frames_per_episode=3),
+        backbone=tiny.backbone("compact"),
+        target=tiny.Dots(2, 9),
+    )
+    table = read_features(artifact)
+    assert set(table.sources.tolist()) == {"left-v0", "right-v0"}
+    assert [i.rsplit("/", 1)[1] for i in table.ids.tolist()] == ["0000", "0004", "0008"] * 2
+
+
+def test_a_target_without_frames_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="a target with no frames"):
+        embed(tmp_path / "out", CONFIG, backbone=tiny.backbone("compact"), target=tiny.Dots(0, 9))
+
+
+def test_nan_weights_are_told(tmp_path: Path) -> None:
+    backbone = tiny.backbone("compact")
+    with torch.no_grad():
+        next(iter(backbone.connector.parameters())).fill_(float("nan"))
+    with pytest.raises(StageError, match="nan feature"):
+        embed(tmp_path / "out", CONFIG, backbone=backbone, pool=Samples(5))
+
+
+def test_a_users_file_with_every_fault(tmp_path: Path) -> None:
+    good = picture(9).read()
+    (tmp_path / "good.png").write_bytes(good)
+    (tmp_path / "cut.png").write_bytes(good[: len(good) // 2])
+    (tmp_path / "zero.png").write_bytes(b"")
+
+    def line(id: str, image: str, answer: str = "a red thing") -> str:
+        turns = [{"from": "human", "value": "<image>\nWhat is this?"}, {"from": "gpt", "value": answer}]
+        return json.dumps({"id": id, "image": image, "conversations": turns})
+
+    lines = [line("1", "good.png"), "{ broken", line("2", "none.png"), line("3", "zero.png"), line("4", "cut.png")]
+    lines += [line("5", "good.png", " "), line("1", "good.png"), line("6", "../out.png"), line("7", "good.png")]
+    (tmp_path / "pool.jsonl").write_text("\n".join(lines))
+    skips = Skips()
+    pool = open_pool(tmp_path / "pool.jsonl", skips=skips)
+    artifact = embed(tmp_path / "out", CONFIG, backbone=tiny.backbone("compact"), pool=pool, skips=skips)
+    assert artifact.counts["used"] == 2
+    assert artifact.counts["skipped"] == {
+        "broken JSON": 1,
+        "broken image": 1,
+        "duplicate id": 1,
+        "empty image": 1,
+        "empty text": 1,
+        "image outside its folder": 1,
+        "missing image": 1,
+    }
+
+
+def test_pooling_takes_the_tokens_it_names() -> None:
+    states = torch.arange(8, dtype=torch.float32).reshape(1, 4, 2)
+    ids, real = torch.tensor([[5, 9, 7, 0]]), torch.tensor([[1, 1, 1, 0]])
+    rows = {p: pool_states(states, ids, real, 9, p)[0].tolist() for p in ("mean", "last", "image", "text")}  # type: ignore[arg-type]
+    assert rows == {"mean": [2, 3], "last": [4, 5], "image": [2, 3], "text": [2, 3]}
+    assert pool_states(states, ids, real, 5, "text")[0].tolist() == [3, 4]
+    assert torch.isnan(pool_states(states, ids, real, 1, "image")).all()
