@@ -31,9 +31,20 @@ from embodied_midtrain.sources.opening import POOL_STAGE
 from embodied_midtrain.sources.registry.fetch import cache_folder
 
 SOURCES: dict[str, str] = {
+    "libero-scenes": "scenes_libero:LiberoScenes",
+    "tabletop-scenes": "scenes_tabletop:TabletopScenes",
+    "chart-qa": "chart_sources:InventedCharts",
+    "data-charts": "chart_sources:RealCharts",
     "openclipart": "openclipart:OpenClipart",
-    "tuxpaint-stamps": "tuxpaint:TuxPaint",
+    "sweethome3d": "furniture:Furniture",
+    "gimp-help": "handbooks:GimpScreens",
+    "document-pages": "pages:Pages",
+    "scipy-doc": "handbooks:ScipyPlots",
     "gcompris": "gcompris:GCompris",
+    "tuxpaint-stamps": "tuxpaint:TuxPaint",
+    "document-qa": "papers:Papers",
+    "povray": "povray:Povray",
+    "handwritten-digits": "digits:Digits",
 }
 """Name -> module (of this package, or a full name) and class. The slowest come first, so that they do not run alone at
 the end."""
@@ -164,8 +175,12 @@ class _Jobs:
         if "error" in done:
             table.unlink(missing_ok=True)
             return name, done
+
+        def take(temporary: Path) -> None:
+            table.replace(temporary)
+
         with self._commits:
-            writers = {f"samples/{name}.parquet": lambda temporary: table.replace(temporary)}
+            writers = {f"samples/{name}.parquet": take}
             return name, self._run.commit_part(name, done["facts"], writers, Skips(done["skipped"]))
 
     def _process(self, job: dict[str, Any], log: Path) -> int:
