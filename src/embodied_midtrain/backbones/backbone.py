@@ -101,12 +101,13 @@ class Backbone:
         inner = self.base.model
         for name in names:
             if hasattr(inner, name):
-                return getattr(inner, name)  # type: ignore[no-any-return]
+                part: nn.Module = getattr(inner, name)
+                return part
         raise StageError(f"{type(self.base).__name__} has none of {', '.join(names)}: it needs an adapter of its own.")
 
     @property
     def caches_vision(self) -> bool:
-        """Whether `vision` alone can stand in for the pixels: one tensor [n, tokens, width] that the connector takes."""
+        """Whether `vision` alone can stand in for the pixels: one tensor [n, tokens, width] for the connector."""
         return str(self.base.config.model_type) == "embodied_compact"
 
     def fingerprint(self) -> str:
@@ -229,17 +230,7 @@ class Backbone:
             [batch, tokens (+ q), hidden]
         """
         batch = {k: v.to(self.device) for k, v in batch.items()}
-        embedded = self.base.get_input_embeddings()(batch["input_ids"])
-        pixels = {k: v for k, v in batch.items() if k not in _TEXT_KEYS}
-        if pixels:
-            places = (batch["input_ids"] == self.image_token_id)[..., None].expand_as(embedded)
-            features = self._connect(pixels).to(embedded.dtype)
-            if int(places[..., 0].sum()) != features.shape[0]:
-                raise ValueError(
-                    f"{int(places[..., 0].sum())} image tokens, but the pictures give {features.shape[0]} features: "
-                    "the processor does not belong to this model"
-                )
-            embedded = embedded.masked_scatter(places, features)
+        embedded = self.embed(batch)
         mask = batch.get("attention_mask")
         if queries is not None:
             if mask is None:
@@ -255,6 +246,46 @@ class Backbone:
         )
         states: Tensor = out.hidden_states[layer] if inner else out.last_hidden_state
         return states
+
+    def embed(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """What the language model reads: word embeddings, the connector's output at image tokens.
+
+        Returns:
+            [batch, tokens, hidden]
+        """
+        ids = batch["input_ids"].to(self.device)
+        embedded: Tensor = self.base.get_input_embeddings()(ids)
+        pixels = {k: v.to(self.device) for k, v in batch.items() if k not in _TEXT_KEYS}
+        if not pixels:
+            return embedded
+        features = self._connect(pixels).to(embedded.dtype)
+        places = (ids == self.image_token_id)[..., None]
+        if int(places.sum()) != features.shape[0]:
+            raise ValueError(
+                f"{int(places.sum())} image tokens, but the pictures give {features.shape[0]} features: "
+                "the processor does not belong to this model"
+            )
+        return embedded.masked_scatter(places.expand_as(embedded), features)
+
+    @torch.no_grad()
+    def complete(self, rows: Sequence[Rendered], max_new_tokens: int = 32) -> list[str]:
+        """What the model says after each prompt, always choosing the likeliest token."""
+        said = [""] * len(rows)
+        for length in sorted({len(row) for row in rows}):
+            # Rows of one length need no padding, which `generate` would want on the left.
+            chosen = [n for n, row in enumerate(rows) if len(row) == length]
+            batch = self.collate([rows[n] for n in chosen])
+            made = self.base.generate(
+                inputs_embeds=self.embed(batch),
+                attention_mask=batch["attention_mask"].to(self.device),
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                pad_token_id=self._pad,
+            )
+            texts = self.processor.tokenizer.batch_decode(made, skip_special_tokens=True)
+            for n, text in zip(chosen, texts, strict=True):
+                said[n] = text.strip()
+        return said
 
     def last(self, states: Tensor, batch: Mapping[str, Tensor], count: int, *, queries: bool = True) -> Tensor:
         """The last `count` real positions of each row: [batch, tokens, hidden] -> [batch, count, hidden].

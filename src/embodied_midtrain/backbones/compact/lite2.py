@@ -133,7 +133,7 @@ class LiteTower(nn.Module):
 
 
 def fold(weights: Mapping[str, Tensor], config: LiteConfig) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
-    """The package's state dict -> the tower's state dict, and weight and bias of the ImageNet head as a linear layer."""
+    """The package's state dict -> the tower's, and weight and bias of the ImageNet head as a linear layer."""
 
     def merged(conv: str, norm: str) -> tuple[Tensor, Tensor]:
         scale = weights[f"{norm}.weight"] / torch.sqrt(weights[f"{norm}.running_var"] + 1e-3)

@@ -96,8 +96,9 @@ class CompactPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, Connector):
-            init.normal_(module.rows, std=0.02)
-            init.normal_(module.columns, std=0.02)
+            # As large as the features, so that places differ from the first step on.
+            init.normal_(module.rows, std=0.5)
+            init.normal_(module.columns, std=0.5)
             # Word embeddings have a norm of about 3; visual tokens should start among them.
             init.constant_(module.norm.weight, 0.12)
             init.normal_(module.inward.weight, std=module.inward.in_features**-0.5)
