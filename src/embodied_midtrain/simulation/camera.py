@@ -34,7 +34,7 @@ class FreeCamera:
         az, el = math.radians(self.azimuth), math.radians(self.elevation)
         forward = (math.cos(el) * math.cos(az), math.cos(el) * math.sin(az), math.sin(el))
         up = (-math.sin(el) * math.cos(az), -math.sin(el) * math.sin(az), math.cos(el))
-        return np.array([np.cross(forward, up), up, forward])
+        return np.array([(math.sin(az), -math.cos(az), 0.0), up, forward])
 
     @property
     def position(self) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,8 +133,11 @@ def open_room(name: str, cache: Path) -> Room:
     model = mujoco.MjModel.from_xml_string(light_textures(environment.model.get_xml(), cache))
     for body, (place, turn) in _fixture_places(environment, seed=0).items():
         model.body(body).pos, model.body(body).quat = place, turn
-    # As LIBERO draws it: no collision shapes, no marks.
+    # As LIBERO draws it: no collision shapes, no marks. And no books on the wall's shelf: others are asked about.
     model.geom_group[model.geom_group == 0] = _HIDDEN
+    for geom in range(model.ngeom):
+        if re.fullmatch(r"(black|yellow)_book_\d", model.geom(geom).name):
+            model.geom_group[geom] = _HIDDEN
     model.site_rgba[:, 3] = 0
     renderer = SceneRenderer(model, (SIDE, SIDE), FreeCamera((0, 0, 1), 1, 180, -45))
     objects = (*environment.objects_dict, *environment.fixtures_dict)
@@ -170,8 +174,8 @@ def draw(room: Room, state: int, seed: int) -> Scene:
         elevation=float(rng.uniform(-60, -28)),
     )
     seen = room.renderer.segmentation(data, camera)
-    things = tuple(Thing(entry, points[body], np.isin(seen, geoms[body])) for body, entry in room.bodies.items())
-    gripper = Thing(GRIPPER, surface_points(model, data, geoms["gripper"]), np.isin(seen, geoms["gripper"]))
+    things = tuple(Thing(body, entry, points[body], np.isin(seen, geoms[body])) for body, entry in room.bodies.items())
+    gripper = Thing("gripper", GRIPPER, surface_points(model, data, geoms["gripper"]), np.isin(seen, geoms["gripper"]))
     return Scene(
         f"{room.name}-{state:02d}",
         room.renderer.render(data, camera),
@@ -223,7 +227,7 @@ class LiberoScenes:
 
 def _scenes(cache: Path, limit: int, seed: int, skips: Skips) -> Iterator[Scene]:
     """As many states of every room as are needed for `limit` samples, each room built once."""
-    each = min(STATES, -(-limit // (PER_SCENE * len(TASKS))) + 1)
+    each = min(STATES, -(-limit // (PER_SCENE * len(TASKS))))
     for name in TASKS:
         try:
             room = open_room(name, cache)

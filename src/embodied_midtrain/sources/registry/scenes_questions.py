@@ -131,19 +131,32 @@ def extremes(scene: Scene) -> Iterator[Question]:
     middles = [sum(scene.across(thing)) / 2 for thing in seen]
     distances = [scene.distance(thing) for thing in seen]
     for word, values, margin, phrasings in (
-        ("nearest", distances, 0.06, ("Which object is nearest to the camera?", "What stands closest to the camera?")),
+        (
+            "nearest",
+            distances,
+            0.06,
+            ("Which object on the table is nearest to the camera?", "What on the table is closest to the camera?"),
+        ),
         (
             "farthest",
             [-d for d in distances],
             0.06,
-            ("Which object is farthest from the camera?", "What stands farthest away from the camera?"),
+            (
+                "Which object on the table is farthest from the camera?",
+                "What on the table is farthest away from the camera?",
+            ),
         ),
-        ("leftmost", middles, 0.06, ("Which object is farthest to the left?", "What is the leftmost object?")),
+        (
+            "leftmost",
+            middles,
+            0.06,
+            ("Which object on the table is farthest to the left?", "What is the leftmost object on the table?"),
+        ),
         (
             "rightmost",
             [-m for m in middles],
             0.06,
-            ("Which object is farthest to the right?", "What is the rightmost object?"),
+            ("Which object on the table is farthest to the right?", "What is the rightmost object on the table?"),
         ),
     ):
         best = _winner(seen, values, margin)
@@ -163,8 +176,8 @@ def nearest(scene: Scene) -> Iterator[Question]:
             yield Question(
                 "nearest-to",
                 (
-                    f"Which object is nearest to the {anchor.name}?",
-                    f"What stands closest to the {anchor.name}?",
+                    f"Which object on the table is nearest to the {anchor.name}?",
+                    f"What on the table is closest to the {anchor.name}?",
                     f"Name the object that has the least distance to the {anchor.name}.",
                 ),
                 best.name,
@@ -227,10 +240,10 @@ def _count(plural: str, number: int, about: tuple[str, ...]) -> Question:
     return Question(
         "count",
         (
-            f"How many {plural} are there?",
+            f"How many {plural} are there on the table?",
             f"How many {plural} can you see on the table?",
-            f"Count the {plural}.",
-            f"What is the number of {plural} in the picture?",
+            f"Count the {plural} on the table.",
+            f"What is the number of {plural} on the table?",
         ),
         str(number),
         about,

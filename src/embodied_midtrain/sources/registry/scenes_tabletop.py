@@ -114,7 +114,7 @@ class TabletopStage:
         self.model = mujoco.MjModel.from_xml_string(_model_xml(cache))
         self.data = mujoco.MjData(self.model)
         self._renderer = SceneRenderer(self.model, (SIDE, SIDE), FreeCamera((0, 0, 0), 1, 0, -45))
-        self._geoms = {
+        self.geoms = {
             self.model.body(body).name: [int(g) for g in np.nonzero(self.model.geom_bodyid == body)[0]]
             for body in range(1, self.model.nbody)
         }
@@ -131,7 +131,7 @@ class TabletopStage:
         self._mujoco.mj_forward(self.model, self.data)
         seen = self._renderer.segmentation(self.data, camera)
         things = tuple(
-            Thing(entry, surface_points(self.model, self.data, self._geoms[body]), np.isin(seen, self._geoms[body]))
+            Thing(body, entry, surface_points(self.model, self.data, self.geoms[body]), np.isin(seen, self.geoms[body]))
             for body, entry in placed
         )
         table = seen == self.model.geom("table").id
@@ -156,7 +156,7 @@ class TabletopStage:
 
     def _place(self, cast: list[tuple[str, Entry]], rng: np.random.Generator) -> list[tuple[str, Entry]]:
         """Put the cast on the table, apart from each other; who finds no place stays away."""
-        for geoms in self._geoms.values():
+        for geoms in self.geoms.values():
             self.model.geom_group[geoms] = _HIDDEN
         taken: list[tuple[Points, float]] = []
         placed = []
@@ -165,7 +165,7 @@ class TabletopStage:
                 self._paint(body, entry, rng)
             pose = self._pose(body, entry, taken, rng)
             if pose is not None:
-                self.model.geom_group[self._geoms[body]] = _SHOWN
+                self.model.geom_group[self.geoms[body]] = _SHOWN
                 taken.append(pose)
                 placed.append((body, entry))
         return placed
@@ -193,7 +193,7 @@ class TabletopStage:
             self.data.mocap_quat[mocap] = upright
         self.data.mocap_pos[mocap] = 0
         self._mujoco.mj_kinematics(self.model, self.data)
-        points = surface_points(self.model, self.data, self._geoms[body])
+        points = surface_points(self.model, self.data, self.geoms[body])
         middle = (points.min(0) + points.max(0)) / 2
         radius = float(np.linalg.norm((points - middle)[:, :2], axis=1).max())
         room = self.model.geom("table").size[:2] - radius - 0.02

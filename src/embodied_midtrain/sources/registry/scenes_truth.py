@@ -32,11 +32,13 @@ class Thing:
     """One object of a scene.
 
     Attributes:
+        body: what the simulator calls it.
         entry: its name and nature.
         points: points of its surface, metres, world frame, z up. [n, 3]
         mask: the pixels that show it. [height, width]
     """
 
+    body: str
     entry: Entry
     points: Points
     mask: Mask
