@@ -8,7 +8,7 @@ import torch
 
 from embodied_midtrain.artifacts import ArtifactMismatch, StageError
 from embodied_midtrain.episodes import Episode
-from embodied_midtrain.policies import frozen
+from embodied_midtrain.policies import frames, frozen
 from embodied_midtrain.policies.encoder import encode, only_layers, see
 from embodied_midtrain.policies.finetune import FinetuneConfig, finetune
 from embodied_midtrain.policies.frames import Wanted, collect
@@ -47,15 +47,15 @@ def test_every_mode_trains_saves_and_loads(tmp_path, kind, mode):
     assert not (tmp_path / "out" / "parts" / "frames").exists()
 
     actor = load_actor(tmp_path / "out", SPEC)
-    frames = Dots().episodes[0].frames[:3]
-    actions = actor.act(frames, ["go left", "go right", "move left"])
+    seen = Dots().episodes[0].frames[:3]
+    actions = actor.act(seen, ["go left", "go right", "move left"])
     assert (actor.chunk, actor.executed, actor.size, actor.spec) == (3, 2, 32, SPEC)
     assert actions.shape == (3, 3, 3) and actions.dtype == np.float32
     assert (np.abs(actions) <= 1.0).all() and set(np.unique(actions[..., 2])) <= {-1.0, 1.0}
-    again = load_actor(tmp_path / "out" / "policy").act(frames, ["go left", "go right", "move left"])
+    again = load_actor(tmp_path / "out" / "policy").act(seen, ["go left", "go right", "move left"])
     assert np.array_equal(actions, again)
     # One by one and together are the same: padding does not leak.
-    alone = np.concatenate([actor.act(frames[n : n + 1], [text]) for n, text in enumerate(["go left", "go right"])])
+    alone = np.concatenate([actor.act(seen[n : n + 1], [text]) for n, text in enumerate(["go left", "go right"])])
     assert np.allclose(alone, actions[:2], atol=1e-4)
 
 
@@ -156,6 +156,25 @@ def test_killed_and_resumed_ends_the_same(tmp_path, mode, monkeypatch):
         run(tmp_path / "killed", mode=mode, save_seconds=0.0)
     monkeypatch.undo()
     assert run(tmp_path / "killed", mode=mode, save_seconds=0.0).manifest["files"] == whole.manifest["files"]
+
+
+def test_killed_while_frames_are_made_it_goes_on_from_the_parts_that_are_there(tmp_path, monkeypatch):
+    robots = Dots(20)
+    whole = run(tmp_path / "whole", mode="frozen", robots=robots)
+    make_part, made = frames._make_part, []
+
+    def dying(stage, number, *rest):
+        if number == 2:
+            raise KeyboardInterrupt
+        made.append(number)
+        return make_part(stage, number, *rest)
+
+    monkeypatch.setattr(frames, "_make_part", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "killed", mode="frozen", robots=robots)
+    monkeypatch.setattr(frames, "_make_part", lambda s, n, *rest: (made.append(n), make_part(s, n, *rest))[1])
+    assert run(tmp_path / "killed", mode="frozen", robots=robots).manifest["files"] == whole.manifest["files"]
+    assert made == [0, 1, 2]
 
 
 def test_same_seed_same_policy_and_a_finished_one_is_left_alone(tmp_path):

@@ -46,3 +46,5 @@ def test_loss_by_hand():
     squared = (0.25 + 1.0 + 0.0 + 9.0) / 4
     loss = action_loss(arm, logits, goal, closed, arm_loss="squared", gripper_weight=1.0)
     assert loss.item() == pytest.approx(squared + entropy)
+    absolute = action_loss(arm, logits, goal, closed, arm_loss="absolute", gripper_weight=0.0)
+    assert absolute.item() == pytest.approx((0.5 + 1.0 + 0.0 + 3.0) / 4)

@@ -62,7 +62,7 @@ class FinetuneConfig(Optimisation):
     crop: float = 1.0
     """Side of random crops in training, as a share of the frame's (VLM4VLA: 0.9); 1: none."""
     arm_loss: ArmLoss = "huber"
-    """Error of the arm: huber is VLM4VLA's code, squared the formula of its paper."""
+    """Error of the arm: huber is VLM4VLA's code, squared the formula of its paper, absolute OpenVLA-OFT's."""
     gripper_weight: float = 0.01
     """Weight of the gripper's cross-entropy: 0.01 in VLM4VLA's code, 1 in the formula of its paper."""
     widths: tuple[int, ...] = (1024, 1024, 512, 256)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -10,7 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ArmLoss = Literal["huber", "squared"]
+ArmLoss = Literal["huber", "squared", "absolute"]
+ERRORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "huber": F.huber_loss,
+    "squared": F.mse_loss,
+    "absolute": F.l1_loss,
+}
 
 
 class TwoBranchHead(nn.Module):
@@ -63,14 +68,13 @@ def action_loss(
     """Arm error plus weighted binary cross-entropy of the gripper, each a mean over batch, time and dimensions.
 
     VLM4VLA's code uses the Huber loss (delta 1) and weight 0.01, the formula in its paper the squared error and
-    equal weights; both are settings.
+    equal weights; both are settings. The absolute error is OpenVLA-OFT's (arXiv 2502.19645).
 
     Args:
         arm, arm_goal: [b, chunk, arm], normalised.
         logits, closed: [b, chunk]; closed is 1 where the gripper is to be closed.
     """
-    error = F.huber_loss if arm_loss == "huber" else F.mse_loss
-    loss = error(arm.float(), arm_goal)
+    loss: Tensor = ERRORS[arm_loss](arm.float(), arm_goal)
     if logits is not None and closed is not None:
         loss = loss + gripper_weight * F.binary_cross_entropy_with_logits(logits.float(), closed)
     return loss
