@@ -45,9 +45,7 @@ def debian(name: str, cache: Path) -> Package:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".tmp-") as temporary:
             deb = _apt_download(name, Path(temporary), cache / "apt")
             version = _output(["dpkg-deb", "--field", str(deb), "Version"]).strip()
-            with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as process:
-                assert process.stdout is not None
-                return keep(folder, name, version, tar_members(process.stdout))
+            return keep(folder, name, version, _deb_members(deb))
 
 
 def wheel(name: str, version: str, sha256: str, cache: Path) -> Package:
@@ -103,6 +101,15 @@ def _apt_download(name: str, into: Path, private: Path) -> Path:
         f"apt-get could not fetch the Debian package {name}: {_complaint(second.stderr) or _complaint(first.stderr)}"
         " (check the network and the apt sources, then give the command again)"
     )
+
+
+def _deb_members(deb: Path) -> Iterator[tuple[str, bytes]]:
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        yield from tar_members(process.stdout)
+        # A tar stream that is cut off between two members looks like its end.
+        if process.wait():
+            raise SourceUnavailable(f"{deb.name} is damaged: dpkg-deb could not read it; give the command again")
 
 
 def _run(command: Sequence[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -30,7 +30,7 @@ def read_rcc(blob: bytes) -> Iterator[tuple[str, bytes]]:
         if magic != b"qres" or version not in (1, 2, 3):
             raise BadResource("not a Qt resource file of version 1 to 3")
         node_size = 14 if version == 1 else 22
-        # (node, folder path); a damaged tree may have cycles, hence the bound.
+        # (node, folder path); a damaged tree may have cycles and absurd counts, hence the bounds.
         todo, seen = [(0, "")], 0
         while todo:
             node, path = todo.pop()
@@ -42,7 +42,9 @@ def read_rcc(blob: bytes) -> Iterator[tuple[str, bytes]]:
             if node:
                 path += _name(blob, names + name_at)
             if flags & _FOLDER:
-                todo += [(second + i, f"{path}/" if node else "") for i in reversed(range(min(first, _MOST_FILES)))]
+                if first + len(todo) > _MOST_FILES:
+                    raise BadResource(f"a folder in it claims {first} files")
+                todo += [(second + i, f"{path}/" if node else "") for i in reversed(range(first))]
             elif not flags & _ZSTD:
                 yield path, _content(blob, data + second, bool(flags & _COMPRESSED))
     except (struct.error, zlib.error, UnicodeDecodeError) as error:
