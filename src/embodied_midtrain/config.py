@@ -94,6 +94,11 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def parse(function: Callable[..., T], arguments: Sequence[str], prog: str, **more: Any) -> T:
-    """Call `function` with what the command line says; its signature and docstring are the help."""
-    return tyro.cli(function, args=list(arguments), prog=prog, config=(tyro.conf.OmitArgPrefixes,), **more)
+def parse(function: Callable[..., T], arguments: Sequence[str], prog: str, *, prefixes: bool = False) -> T:
+    """Call `function` with what the command line says; its signature and docstring are the help.
+
+    Args:
+        prefixes: name options by where they stand in nested configs (--select.k); else by their last name (--k).
+    """
+    markers = () if prefixes else (tyro.conf.OmitArgPrefixes,)
+    return tyro.cli(function, args=list(arguments), prog=prog, config=markers)

@@ -41,7 +41,7 @@ class Meter:
             self._rows[name] = {"seconds": seconds, "peak": peak, "state": state, "note": said}
 
         def watch() -> None:
-            written = 0.0
+            written = time.monotonic()
             while not stop.wait(PERIOD):
                 note("running")
                 if time.monotonic() - written > 5:
@@ -50,6 +50,8 @@ class Meter:
                         write_json(self._path, self._rows)
                     written = time.monotonic()
 
+        note("running")
+        write_json(self._path, self._rows)
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()
         try:

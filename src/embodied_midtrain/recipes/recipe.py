@@ -10,6 +10,7 @@ from typing import Literal
 from embodied_midtrain.benchmarks.demos import DemosConfig
 from embodied_midtrain.benchmarks.rollout import RolloutConfig
 from embodied_midtrain.config import ConfigError, load_yaml, structure
+from embodied_midtrain.episodes import target_prompt
 from embodied_midtrain.features.extract import EmbedConfig
 from embodied_midtrain.gap.measure import GapConfig
 from embodied_midtrain.midtraining.midtrain import MidtrainConfig
@@ -79,7 +80,7 @@ class Recipe:
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
 
     def check(self) -> None:
-        """Raise `ConfigError` on variants that cannot be told apart or compared."""
+        """Raise `ConfigError` or `ValueError` on what would fail later, before hours of work are behind it."""
         names = [variant.name for variant in self.variants]
         if not names:
             raise ConfigError("a recipe needs at least one variant")
@@ -87,6 +88,10 @@ class Recipe:
             raise ConfigError(f"variants must have different names, not {names}")
         if bad := [n for n in names if not n.replace("-", "").replace("_", "").isalnum()]:
             raise ConfigError(f"variant names become folders: letters, digits, - and _ only, not {bad}")
+        for config in (self.demos, self.midtrain, self.finetune, self.rollout):
+            config.check()
+        target_prompt("", self.embed.prompt)
+        target_prompt("", self.other_prompt)
 
 
 def named_recipes() -> dict[str, Path]:

@@ -243,7 +243,7 @@ def _run(name: str, rest: Sequence[str], prog: str) -> None:
         """
         run_recipe(recipe, options.out or Path("runs") / recipe.name, until=options.until, command=_command(prog))
 
-    parse(call, rest, prog)
+    parse(call, rest, prog, prefixes=True)
 
 
 def _run_help() -> str:
