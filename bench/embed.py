@@ -2,7 +2,7 @@
 
 The peer is what anyone would write: the processor on a batch in pool order, padded, the whole model's forward with
 hidden states, a mean over the tokens of the last one. Same backbone, weights, dtype and batch size; both read the
-same encoded pictures. Runs alternate in one process.
+same encoded pictures. Runs alternate in one process, both with the allocator settings of `emt` (they help both).
 
     python bench/embed.py --pool runs/quickstart/pool --rows 384
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from embodied_midtrain.allocation import keep_large_blocks
 from embodied_midtrain.artifacts import Skips
 from embodied_midtrain.backbones.backbone import Backbone
 from embodied_midtrain.backbones.opening import load_backbone
@@ -86,6 +87,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
 
+    keep_large_blocks()
     samples = list(open_pool(args.pool, skips=Skips()))
     # Every n-th sample, but neighbours kept together: questions about one picture stand side by side in a pool.
     groups = [samples[at : at + 16] for at in range(0, len(samples), 16)]

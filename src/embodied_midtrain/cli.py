@@ -80,11 +80,13 @@ def _command(given: list[str]) -> tuple[str | None, list[str]]:
 
 
 def _call(name: str, rest: list[str]) -> int:
+    from embodied_midtrain.allocation import keep_large_blocks
     from embodied_midtrain.artifacts import StageError
     from embodied_midtrain.config import parse
     from embodied_midtrain.episodes import BadEpisode
     from embodied_midtrain.samples import BadSample
 
+    keep_large_blocks()
     module, function = COMMANDS[name][0].split(":")
     try:
         command = getattr(importlib.import_module(f"embodied_midtrain.{module}"), function)
