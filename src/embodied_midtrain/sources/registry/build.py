@@ -31,22 +31,22 @@ from embodied_midtrain.sources.opening import POOL_STAGE
 from embodied_midtrain.sources.registry.fetch import cache_folder
 
 SOURCES: dict[str, str] = {
-    "libero-scenes": "scenes_libero:LiberoScenes",
-    "tabletop-scenes": "scenes_tabletop:TabletopScenes",
-    "chart-qa": "chart_sources:InventedCharts",
-    "data-charts": "chart_sources:RealCharts",
-    "openclipart": "openclipart:OpenClipart",
-    "sweethome3d": "furniture:Furniture",
-    "gimp-help": "handbooks:GimpScreens",
-    "document-pages": "pages:Pages",
-    "scipy-doc": "handbooks:ScipyPlots",
-    "gcompris": "gcompris:GCompris",
-    "tuxpaint-stamps": "tuxpaint:TuxPaint",
-    "document-qa": "papers:Papers",
-    "povray": "povray:Povray",
-    "handwritten-digits": "digits:Digits",
+    "libero-scenes": ".scenes_libero:LiberoScenes",
+    "tabletop-scenes": ".scenes_tabletop:TabletopScenes",
+    "chart-qa": ".chart_sources:InventedCharts",
+    "data-charts": ".chart_sources:RealCharts",
+    "openclipart": ".openclipart:OpenClipart",
+    "sweethome3d": ".furniture:Furniture",
+    "gimp-help": ".handbooks:GimpScreens",
+    "document-pages": ".pages:Pages",
+    "scipy-doc": ".handbooks:ScipyPlots",
+    "gcompris": ".gcompris:GCompris",
+    "tuxpaint-stamps": ".tuxpaint:TuxPaint",
+    "document-qa": ".papers:Papers",
+    "povray": ".povray:Povray",
+    "handwritten-digits": ".digits:Digits",
 }
-"""Name -> module (of this package, or a full name) and class. The slowest come first, so that they do not run alone at
+"""Name -> module (".module": of this package) and class. The slowest come first, so that they do not run alone at
 the end."""
 
 PROCESSES = 2

@@ -24,12 +24,10 @@ from embodied_midtrain.sources.table import write_table
 
 
 def load(spec: str) -> RegistrySource:
-    """The source that "module:Class" names; a module without a dot is one of this package."""
+    """The source that "module:Class" names; ".module" is one of this package."""
     module, name = spec.split(":")
-    source: RegistrySource = getattr(
-        importlib.import_module(module if "." in module else f"{__package__}.{module}"), name
-    )()
-    return source
+    source: type[RegistrySource] = getattr(importlib.import_module(module, __package__), name)
+    return source()
 
 
 def build_source(job: dict[str, Any]) -> dict[str, Any]:
