@@ -70,6 +70,12 @@ def test_a_saved_policy_acts_as_the_trained_one(tmp_path):
     assert any(not torch.equal(fresh[name], trained[name]) for name in trained)
 
 
+def test_rollouts_get_the_camera_of_the_demonstrations(tmp_path):
+    run(tmp_path / "out", mode="frozen", robots=Dots(side=48))
+    actor = load_actor(tmp_path / "out")
+    assert actor.size == 48 and actor.preprocessor.image == 32
+
+
 def test_identity_tells_policies_apart(tmp_path):
     run(tmp_path / "a", mode="frozen")
     run(tmp_path / "b", mode="frozen", seed=1)

@@ -132,6 +132,7 @@ def finetune(
                 mode=config.mode,
                 chunk=config.chunk,
                 executed=config.executed,
+                camera=store.side,
                 hidden=backbone.hidden,
                 tokens=store.data[0].shape[1] if config.mode == "frozen" else 0,
                 layer=config.layer,

@@ -54,6 +54,7 @@ class FrameStore:
         actions: float32 [steps of all used episodes, width].
         episode: number of each frame's episode [frames].
         tasks, instructions: of each episode.
+    side: height in pixels that most of the demonstrations' frames have.
     """
 
     data: list[NDArray[np.generic]]
@@ -63,6 +64,7 @@ class FrameStore:
     tasks: list[str]
     instructions: list[str]
     ids: list[str]
+    side: int
 
     def __len__(self) -> int:
         return len(self.chunks)
@@ -148,7 +150,15 @@ def _make_part(
         data.append(made)
         chunks.append(np.stack([chunk_at(episode.actions, int(t), wanted.chunk) for t in at]))
         actions.append(episode.actions)
-        used.append({"id": episode.id, "task": episode.task, "instruction": episode.instruction, "frames": len(at)})
+        used.append(
+            {
+                "id": episode.id,
+                "task": episode.task,
+                "instruction": episode.instruction,
+                "frames": len(at),
+                "side": episode.frames.shape[1],
+            }
+        )
     arrays: dict[str, list[NDArray[Any]]] = {"data": data, "chunks": chunks, "actions": actions} if used else {}
     writers = {
         f"{PARTS}/frames/{number:05d}-{name}.npy": _writer(np.concatenate(rows)) for name, rows in arrays.items()
@@ -182,4 +192,5 @@ def _open(run: StageRun, parts: Sequence[dict[str, Any]], robots: Robots, wanted
         tasks=tasks,
         instructions=[episode["instruction"] for episode in episodes],
         ids=[episode["id"] for episode in episodes],
+        side=Counter(episode["side"] for episode in episodes).most_common(1)[0][0],
     )

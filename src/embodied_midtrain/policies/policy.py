@@ -36,6 +36,7 @@ SETTINGS, HEAD, BACKBONE = "policy.json", "head.safetensors", "backbone"
 class PolicyShape:
     """What it takes to build the trained parts of a policy again, beside spec, normaliser and preprocessor.
 
+    `camera` is the side in pixels of the demonstrations' frames: a sharper camera would show something else.
     `hidden`, `tokens`: width of the backbone's states, and how many of them the reader gets of a frame.
     The other fields are those of `FinetuneConfig`.
     """
@@ -43,6 +44,7 @@ class PolicyShape:
     mode: Mode
     chunk: int
     executed: int
+    camera: int
     hidden: int
     tokens: int
     layer: int
@@ -118,7 +120,7 @@ class Policy:
 
     @property
     def size(self) -> int:
-        return self.preprocessor.image
+        return self.shape.camera
 
     def predict(self, rows: Sequence[Rendered]) -> Answer:
         """Rows of the preprocessor (of `with_vision`) to the head's answer; gradients where they are wanted."""
