@@ -99,7 +99,7 @@ def test_a_script_that_got_in_would_not_run(opened: webdriver.Chrome) -> None:
 
 def test_the_answer_comes_first(opened: webdriver.Chrome) -> None:
     heading = opened.find_element(By.TAG_NAME, "h1")
-    assert "Mid-trained on selected is ahead" in heading.text
+    assert "Mid-trained on selected is ahead of off the shelf" in heading.text
     assert heading.location["y"] + heading.size["height"] < DESK[1]
 
 

@@ -7,6 +7,7 @@ initialisations, whatever the order of the figures.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,34 +53,44 @@ def answer(summary: Summary) -> Answer:
     candidates = [v for v in summary.variants if v.variant not in aside] or list(summary.variants)
     best = max(candidates, key=lambda v: v.success)
     tested = [c for c in summary.comparisons if c.kind == "variant"]
-    decided = [c for c in tested if c.outcome != "cannot tell"]
-    sentences = [c.verdict for c in (decided or tested)]
+    told = [c for c in tested if best.variant in (c.variant, c.baseline) or c.outcome != "cannot tell"]
+    sentences = [c.verdict for c in told]
+    beaten = {_loser(c) for c in tested if c.outcome != "cannot tell" and _winner(c) == best.variant}
+    behind = [v for v in candidates if v.variant in beaten]
+    level = [v for v in candidates if v.variant not in beaten and v is not best]
     if not tested:
         headline = f"{_name(summary, best)} solves {with_interval(best)} of its episodes."
         sentences.append("Differences between variants were not tested in this run.")
-    elif wins := [c for c in decided if _winner(c) == best.variant]:
-        first = max(wins, key=lambda c: abs(c.difference))
-        loser = next((v for v in candidates if v.variant == _loser(first)), None)
-        headline = f"{_name(summary, best)} is ahead: {with_interval(best)} success"
-        headline += f", against {with_interval(loser)} {title_of(summary, loser.variant)}." if loser else "."
+    elif behind:
+        headline = f"{_name(summary, best)} is ahead of {_list(title_of(summary, v.variant) for v in behind)}"
+        headline += f", not clearly of {_list(title_of(summary, v.variant) for v in level)}" if level else ""
+        headline += f": {with_interval(best)} success against {_list(map(with_interval, behind))}."
     else:
         headline = f"No clear winner: {_name(summary, best)} solves {with_interval(best)}, no more than noise ahead."
-        if len(candidates) > 1:
-            width = max((c.high - c.low) / 2 for c in tested)
-            episodes = min(v.episodes for v in candidates)
-            sentences.append(
-                f"With {episodes} episodes a variant, differences below about {100 * width:.0f} percentage points "
-                "cannot be told from noise: this budget is too small for a finer answer."
-            )
+    if tested and level:
+        width = max((c.high - c.low) / 2 for c in tested)
+        sentences.append(
+            f"With {min(v.episodes for v in candidates)} episodes a variant, differences below about "
+            f"{100 * width:.0f} percentage points cannot be told from noise: this budget is too small for a finer "
+            "answer."
+        )
     apart, verdicts = initialisations(summary)
-    ahead = any(_winner(c) == best.variant for c in decided)
-    said = tuple(sentence[:1].upper() + sentence[1:] for sentence in (*sentences, *verdicts) if sentence)
-    return Answer(headline, said, "clear" if ahead and apart is not False else "unclear")
+    # The question is whether mid-training helps: an answer has to be one about the reference, the first variant.
+    about_reference = best is candidates[0] or candidates[0].variant in beaten
+    # That the benchmark cannot tell is what a reader must know before any order of the variants.
+    ordered = (*verdicts, *sentences) if apart is False else (*sentences, *verdicts)
+    said = tuple(sentence[:1].upper() + sentence[1:] for sentence in ordered if sentence)
+    return Answer(headline, said, "clear" if behind and about_reference and apart is not False else "unclear")
 
 
 def _name(summary: Summary, result: VariantResult) -> str:
     title = title_of(summary, result.variant)
     return title[:1].upper() + title[1:]
+
+
+def _list(words: Iterable[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _winner(comparison: Comparison) -> str:

@@ -60,9 +60,8 @@ def shelves(scores: Scores, read: Reader, *, overall: int, per_source: int, side
         overall, per_source: samples at each end.
         side: the longest side of an image, pixels.
     """
-    sources = sorted({key[0] for key in scores.keys})
     wanted = {"": _ends(list(range(len(scores.keys))), overall)}
-    wanted |= {name: _ends(scores.of_source(name), per_source) for name in sources}
+    wanted |= {name: _ends(indices, per_source) for name, indices in sorted(scores.by_source.items())}
     chosen = {index for ends in wanted.values() for end in ends for index in end}
     samples = read([scores.keys[i] for i in sorted(chosen)])
     cards = {i: _card(scores, i, samples.get(scores.keys[i]), side) for i in chosen}

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +35,13 @@ class Scores:
     scores: NDArray[np.float64]
     percentile: NDArray[np.float64]
 
-    def of_source(self, source: str) -> list[int]:
-        """Indices of a source's samples, the closest first."""
-        return [i for i, key in enumerate(self.keys) if key[0] == source]
+    @cached_property
+    def by_source(self) -> dict[str, list[int]]:
+        """Indices of each source's samples, the closest first."""
+        indices: dict[str, list[int]] = {}
+        for i, (source, _) in enumerate(self.keys):
+            indices.setdefault(source, []).append(i)
+        return indices
 
 
 def run_file(run: Path, name: str) -> Path:

@@ -237,7 +237,7 @@ def _violins(summary: Summary, scores: Scores | None, colours: Mapping[str, int]
         Violin(
             s,
             colours.get(s.source, 0),
-            violin(scores.percentile[scores.of_source(s.source)]) if scores else "",
+            violin(scores.percentile[scores.by_source.get(s.source, [])]) if scores else "",
             others.get(s.source),
         )
         for s in ranked
