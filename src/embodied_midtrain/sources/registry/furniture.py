@@ -47,7 +47,7 @@ def objects(cache: Path) -> Iterator[Object]:
     for member in package.names("*.sh3f"):
         with zipfile.ZipFile(io.BytesIO(package.read(member))) as archive:
             text = archive.read(_CATALOGUE).decode("latin-1")
-            licence = re.search(r"^license\s*=\s*(.+)$", text, re.MULTILINE)
+            licence = re.search(r"^license[ \t]*=[ \t]*(.*?)[ \t\r]*$", text, re.MULTILINE)
             entries: dict[str, dict[str, str]] = {}
             for key, number, value in re.findall(r"^(\w+)#(\d+)[ \t]*[=:][ \t]*(.*?)[ \t\r]*$", text, re.MULTILINE):
                 entries.setdefault(number, {})[key] = value
