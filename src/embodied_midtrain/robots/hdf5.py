@@ -204,6 +204,8 @@ class Hdf5Robots:
             actions = group["actions"][()].astype(np.float32)
         except KeyError as error:
             raise BadEpisode("missing key", f"{identity}: {error.args[0]}") from error
+        except BadEpisode:  # A ValueError too.
+            raise
         except (OSError, ValueError, TypeError) as error:  # A damaged block, or a thing that is no array.
             raise BadEpisode("unreadable episode", f"{identity}: {error}") from error
         if frames is None:
