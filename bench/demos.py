@@ -1,8 +1,10 @@
-"""Rendered frames per second: ours against Meta-World's own rendering, same tasks, states, size and process.
+"""Rendered frames per second: ours against Meta-World's own rendering, same tasks, states and process.
 
-The peer is `env.render()` of the package as it comes (render_mode="rgb_array", camera "corner2"): shadow maps, four
-samples a pixel, reflections. Both render the states of one expert episode; blocks of frames alternate. A third row
-records whole demonstrations (simulation, rendering, packing and writing), as `emt demos` does on one process.
+The peer is `env.render()` of the package as it comes (render_mode="rgb_array", camera "corner2"): 480 x 480 pixels,
+shadow maps, four samples a pixel, reflections. A second peer is the same made with our size, which most of its users
+do not know that they can ask for. All render the states of one expert episode; blocks of frames alternate. Frames per
+second of CPU time stand in brackets: they count where others keep the machine busy. `--episodes` also records whole
+demonstrations (simulation, rendering, packing, writing), as `emt demos` does.
 
     python bench/demos.py
     python bench/demos.py --tasks reach-v3 door-open-v3 --size 224
@@ -25,14 +27,14 @@ from embodied_midtrain.benchmarks.protocol import training_state
 from embodied_midtrain.simulation.rendering import prepare_mujoco
 
 FLOOR = 5.0
-"""The ratio that we promise; the exit status is 1 below it."""
+"""The ratio at the same size that we promise; the exit status is 1 below it."""
 
 
-def peer_of(task: str, size: int) -> Any:
+def peer_of(task: str, **size: int) -> Any:
     """Meta-World's environment, made to render as its documentation shows."""
     from metaworld.env_dict import ENV_CLS_MAP
 
-    env = ENV_CLS_MAP[task](render_mode="rgb_array", camera_name="corner2", width=size, height=size)
+    env = ENV_CLS_MAP[task](render_mode="rgb_array", camera_name="corner2", **size)
     env._set_task_called, env._freeze_rand_vec, env.seeded_rand_vec = True, False, True
     env._partially_observable = False
     env.__dict__.pop("sawyer_observation_space", None)
@@ -50,21 +52,28 @@ def seconds_a_frame(render: Callable[[], Any], frames: int) -> tuple[float, floa
 
 
 def measure(task: str, size: int, repeats: int, frames: int) -> dict[str, tuple[float, float]]:
-    """Median frames per second, and per second of CPU time, of ours and of the peer."""
-    ours, peer = MetaWorldSimulation(task, size), peer_of(task, size)
+    """Median frames per second, and per second of CPU time."""
+    ours = MetaWorldSimulation(task, size)
     ours.reset(training_state(0, 0))
-    shape = ours.frame().shape
-    assert peer.render().shape == shape, "both draw the same number of pixels"
-    times: dict[str, list[tuple[float, float]]] = {"ours": [], "peer": []}
+    peers = {"default": peer_of(task), "same size": peer_of(task, width=size, height=size)}
+    renders = {"ours": ours.frame, **{name: peer.render for name, peer in peers.items()}}
+    assert renders["ours"]().shape == renders["same size"]().shape and renders["default"]().shape == (480, 480, 3)
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in renders}
     for _ in range(repeats):
         for _ in range(5):
             action = ours.expert()
             ours.step(action)
-            peer.step(action)
-        times["ours"].append(seconds_a_frame(ours.frame, frames))
-        times["peer"].append(seconds_a_frame(peer.render, max(2, frames // 8)))
+            for peer in peers.values():
+                peer.step(action)
+        for name, render in renders.items():
+            # The peer never makes its OpenGL context current again: it would draw with ours, which is faster.
+            if name in peers:
+                peers[name].mujoco_renderer.viewer.make_context_current()
+                render()
+            times[name].append(seconds_a_frame(render, frames if name == "ours" else max(2, frames // 8)))
     ours.close()
-    peer.close()
+    for peer in peers.values():
+        peer.close()
     return {
         name: (1 / statistics.median(t for t, _ in rows), 1 / statistics.median(t for _, t in rows))
         for name, rows in times.items()
@@ -81,18 +90,17 @@ def main() -> int:
     given = parser.parse_args()
     prepare_mujoco()
     ratios = []
-    print(f"frames per second at {given.size} px, medians of {given.repeats} alternating blocks (per CPU second)")
+    print(f"frames per second, medians of {given.repeats} alternating blocks (per second of CPU time)")
     for task in given.tasks:
         rates = measure(task, given.size, given.repeats, given.frames)
-        (ours, ours_cpu), (peer, peer_cpu) = rates["ours"], rates["peer"]
-        ratios.append(ours / peer)
-        print(
-            f"{task:<20}ours {ours:6.1f} ({ours_cpu:6.1f})  peer {peer:6.1f} ({peer_cpu:6.1f})  "
-            f"ratio {ours / peer:5.1f} ({ours_cpu / peer_cpu:5.1f})",
-            flush=True,
-        )
+        ours, ours_cpu = rates["ours"]
+        print(f"{task}: ours at {given.size} px {ours:.1f} ({ours_cpu:.1f})")
+        for name, words in (("default", "peer as it comes, 480 px"), ("same size", f"peer at {given.size} px")):
+            peer, peer_cpu = rates[name]
+            print(f"  {words:<26}{peer:6.1f} ({peer_cpu:6.1f})  ratio {ours / peer:5.1f} ({ours_cpu / peer_cpu:5.1f})")
+        ratios.append(ours / rates["same size"][0])
     worst = min(ratios)
-    print(f"median ratio {statistics.median(ratios):.1f}, lowest {worst:.1f}, wanted {FLOOR:.0f} or more")
+    print(f"ratio at the same size: median {statistics.median(ratios):.1f}, lowest {worst:.1f}, floor {FLOOR:.0f}")
     if given.episodes:
         with tempfile.TemporaryDirectory() as folder:
             config = DemosConfig(tasks=(given.tasks[0],), episodes=given.episodes, size=given.size)
