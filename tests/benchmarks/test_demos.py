@@ -166,6 +166,14 @@ def test_without_rendering_the_message_names_the_packages(tmp_path):
     assert "apt-get install libegl1" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_task_may_have_its_own_number(tmp_path):
+    config = replace(FAKE, tasks=("slide", "raises"), episodes=2, episodes_of={"slide": 3})
+    rows = record_demos(tmp_path / "demos", config, processes=1).counts["tasks"]
+    assert {task: row["episodes"] for task, row in rows.items()} == {"slide": 3, "raises": 2}
+    with pytest.raises(ValueError, match="not recorded: slide"):
+        record_demos(tmp_path / "other", replace(config, tasks=("raises",)), processes=1)
+
+
 def test_the_command_prints_what_was_recorded(tmp_path, capsys):
     demos_command(tmp_path, replace(FAKE, episodes=2), processes=1)
     assert "2 episodes" in capsys.readouterr().out

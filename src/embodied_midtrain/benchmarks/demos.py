@@ -9,8 +9,9 @@ Every episode has its own row of initial states and its own noise, so that it do
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ class DemosConfig:
     """Names of the benchmark's tasks."""
     episodes: int = 50
     """Successful episodes per task."""
+    episodes_of: dict[str, int] = field(default_factory=dict)
+    """Another number for some tasks, such as {reach-v3: 150}: each reach episode shows one goal only."""
     size: int = 128
     """Side of the frames, in pixels."""
     seed: int = 0
@@ -58,12 +61,17 @@ class DemosConfig:
 
     def check(self) -> None:
         """Raise `ValueError` on settings that cannot be recorded with."""
-        if self.episodes < 1 or self.attempts < 1:
-            raise ValueError(f"episodes {self.episodes} and attempts {self.attempts} must be at least 1")
+        if self.episodes < 1 or self.attempts < 1 or min(self.episodes_of.values(), default=1) < 1:
+            raise ValueError(f"episodes {self.episodes} and attempts {self.attempts} must be at least 1, for each task")
+        if strangers := set(self.episodes_of) - set(self.tasks):
+            raise ValueError(f"episodes_of names tasks that are not recorded: {', '.join(sorted(strangers))}")
         if not 16 <= self.size <= 1024:
             raise ValueError(f"size {self.size}: frames of 16 to 1024 pixels can be drawn")
         if not 0 <= self.noise_memory < 1 or not 0 <= self.disturbed <= 1 or self.noise < 0 or self.after_success < 0:
             raise ValueError("wanted noise >= 0, noise_memory in [0, 1), disturbed in [0, 1] and after_success >= 0")
+
+    def episodes_for(self, task: str) -> int:
+        return self.episodes_of.get(task, self.episodes)
 
 
 def demos_command(out: Path, config: DemosConfig = DemosConfig(), processes: int = 2, overwrite: bool = False) -> None:
@@ -75,6 +83,7 @@ def demos_command(out: Path, config: DemosConfig = DemosConfig(), processes: int
     Examples:
         emt demos --out runs/demos --tasks reach-v3 pick-place-v3 drawer-open-v3
         emt demos --out runs/demos --tasks pick-place-v3 --episodes 50 --size 128 --processes 2
+        emt demos --out runs/demos --tasks reach-v3 drawer-open-v3 --episodes-of reach-v3 150
         emt demos --out runs/demos --tasks assembly-v3 --no-binary-gripper
 
     Args:
@@ -82,11 +91,13 @@ def demos_command(out: Path, config: DemosConfig = DemosConfig(), processes: int
         processes: simulators at a time.
         overwrite: replace a result that was made with other settings.
     """
+    started = time.monotonic()
     artifact = record_demos(out, config, processes=processes, overwrite=overwrite)
+    seconds = time.monotonic() - started
     counts = artifact.counts
     for task, row in counts["tasks"].items():
         print(f"{task:<28}{row['episodes']:>5} episodes {row['frames']:>7} frames {row['failures']:>4} failed attempts")
-    print(f"{counts['episodes']} episodes, {counts['frames']} frames: {artifact.path}")
+    print(f"{counts['episodes']} episodes, {counts['frames']} frames in {seconds:.1f} s: {artifact.path}")
 
 
 def record_demos(out: Path | str, config: DemosConfig, *, processes: int = 2, overwrite: bool = False) -> Artifact:
@@ -123,8 +134,8 @@ class _Part:
 
 
 def _parts(config: DemosConfig, task: str) -> list[_Part]:
-    starts = range(0, config.episodes, EPISODES_A_PART)
-    return [_Part(task, s, min(s + EPISODES_A_PART, config.episodes)) for s in starts]
+    episodes = config.episodes_for(task)
+    return [_Part(task, s, min(s + EPISODES_A_PART, episodes)) for s in range(0, episodes, EPISODES_A_PART)]
 
 
 def _record_parts(run: StageRun, config: DemosConfig, processes: int) -> None:
@@ -135,7 +146,7 @@ def _record_parts(run: StageRun, config: DemosConfig, processes: int) -> None:
         for part in _parts(config, task)
         if run.part(part.key) is None
     ]
-    total = len(config.tasks) * config.episodes
+    total = sum(map(config.episodes_for, config.tasks))
     done = total - sum(part.stop - part.start for part in to_do)
     with progress_bar("demonstrations", total, done) as bar:
         bar.say(to_do[0].task if to_do else "")
@@ -165,11 +176,11 @@ def _join(run: StageRun, config: DemosConfig, task: str) -> dict[str, int]:
         facts = [run.part(part.key) for part in parts]
         assert all(facts), f"parts of {task} are missing"
         row = {key: sum(f[key] for f in facts if f) for key in ("episodes", "frames", "attempts", "failures")}
-        disturbed = [i for i in range(config.episodes) if _is_disturbed(config, i)]
+        everything = range(config.episodes_for(task))
         masks = {
-            "train": list(range(config.episodes)),
-            "clean": sorted(set(range(config.episodes)) - set(disturbed)),
-            "disturbed": disturbed,
+            "train": everything,
+            "clean": [i for i in everything if not _is_disturbed(config, i)],
+            "disturbed": [i for i in everything if _is_disturbed(config, i)],
         }
         files = [_part_file(run.out / PARTS, part) for part in parts]
         record = run.commit_part(task, row, writers={f"{task}.hdf5": lambda path: merge(files, path, masks)})

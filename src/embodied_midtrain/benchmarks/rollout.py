@@ -115,7 +115,7 @@ def rollout_command(
     """
     artifact = rollout(out, config, open_actor(policy, config), processes=processes, overwrite=overwrite)
     results = read_json(artifact.file(RESULTS))
-    for name, row in [*results["tasks"].items(), ("all", results["all"])]:
+    for name, row in [*((task, results["tasks"][task]) for task in config.tasks), ("all", results["all"])]:
         share = f"{row['success']:.0%} ({row['low']:.0%} to {row['high']:.0%})"
         print(f"{name:<28}{row['successes']:>4} of {row['episodes']:<5}{share}")
     if crashed := artifact.counts["crashed"]:
