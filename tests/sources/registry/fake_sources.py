@@ -64,6 +64,17 @@ class Unavailable(Good):
         raise SourceUnavailable("its package is not to be had")
 
 
+class Late(Good):
+    """Can be had once the cache holds a file "go"."""
+
+    name = "late"
+
+    def samples(self, cache: Path, limit: int, seed: int, skips: Skips) -> Iterator[Sample]:
+        if not (cache / "go").exists():
+            raise SourceUnavailable("not yet")
+        yield from super().samples(cache, limit, seed, skips)
+
+
 class Failing(Good):
     """Fails in the middle."""
 

