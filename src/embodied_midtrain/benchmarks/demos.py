@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embodied_midtrain.artifacts import PARTS, Artifact, StageError, StageRun, atomic_path, open_stage
+from embodied_midtrain.artifacts import PARTS, Artifact, StageError, StageRun, open_stage, write_atomic
 from embodied_midtrain.benchmarks.protocol import Benchmark, Simulation, check_tasks, open_benchmark, training_state
 from embodied_midtrain.benchmarks.workers import WorkerDied, WorkerFailed, work_through
 from embodied_midtrain.episodes import Episode
@@ -219,7 +219,8 @@ def _record_part(
     wordings = benchmark.instructions(part.task).training
     counts = {"episodes": 0, "frames": 0, "attempts": 0, "failures": 0}
     environment = {"type": 2, "benchmark": config.benchmark, "env_kwargs": {"camera_size": config.size}}
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    # In memory first: on a full disk HDF5 does not raise, it crashes.
+    with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
         data = write_header(file, task=part.task, instruction=wordings[0], spec=benchmark.spec, environment=environment)
         for number in range(part.start, part.stop):
             wording = wordings[number % len(wordings)]
@@ -243,6 +244,8 @@ def _record_part(
                     f"the expert of {part.task} did not succeed in {config.attempts} attempts at episode {number} "
                     f"within {benchmark.horizon(part.task)} steps. {_REMEDY}"
                 )
+        file.flush()
+        write_atomic(path, file.id.get_file_image())
     return counts
 
 

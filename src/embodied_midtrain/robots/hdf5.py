@@ -11,10 +11,12 @@ LIBERO's files hold pictures as OpenGL has them, bottom row first, and say so in
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,9 @@ from embodied_midtrain.extras import require
 CAMERA = "agentview_rgb"
 CAMERAS = (CAMERA, "agentview_image", "image", "front_rgb")
 """Names that the main camera goes by, in order of preference."""
+
+MERGE_MARGIN = 4 * 2**20
+"""Bytes that a joined file may take beyond its parts' sum."""
 
 ROBOSUITE_POSE = ActionSpec(
     names=("x", "y", "z", "roll", "pitch", "yaw", "gripper"),
@@ -99,9 +104,17 @@ def close_header(file: Any, masks: Mapping[str, Sequence[int]]) -> None:
         file.create_dataset(f"mask/{name}", data=names, track_times=False)
 
 
-def merge(parts: Iterable[Path], out: Path, masks: Mapping[str, Sequence[int]]) -> None:
-    """Join files of `write_header` and `write_demo`, numbered through, without unpacking their frames."""
+def merge(parts: Sequence[Path], out: Path, masks: Mapping[str, Sequence[int]]) -> None:
+    """Join files of `write_header` and `write_demo`, numbered through, without unpacking their frames.
+
+    Raises:
+        OSError: ENOSPC, where the disk has no room for the result. It is looked up before, because HDF5 does not
+            raise on a full disk: it crashes.
+    """
     h5py = require("h5py", "data")
+    wanted = sum(path.stat().st_size for path in parts) + MERGE_MARGIN
+    if shutil.disk_usage(out.parent).free < wanted:
+        raise OSError(errno.ENOSPC, f"{wanted / 2**20:.0f} MiB wanted", str(out))
     with h5py.File(out, "w") as file:
         for path in parts:
             with h5py.File(path, "r") as part:
