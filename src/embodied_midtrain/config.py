@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -101,4 +102,6 @@ def parse(function: Callable[..., T], arguments: Sequence[str], prog: str, *, pr
         prefixes: name options by where they stand in nested configs (--select.k); else by their last name (--k).
     """
     markers = () if prefixes else (tyro.conf.OmitArgPrefixes,)
-    return tyro.cli(function, args=list(arguments), prog=prog, config=markers)
+    # Left to itself, tyro shows a docstring up to its first section only, and so no examples.
+    description = (inspect.getdoc(function) or "").split("\n\nArgs:")[0]
+    return tyro.cli(function, args=list(arguments), prog=prog, config=markers, description=description or None)
