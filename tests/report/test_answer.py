@@ -35,6 +35,14 @@ def test_noise_is_called_noise_and_the_budget_too_small() -> None:
     assert any("below about 15 percentage points" in s and "80 episodes" in s for s in found.sentences)
 
 
+def test_where_all_solve_the_same_nobody_is_ahead() -> None:
+    equal = tuple(replace(v, success=0.0, low=0.0, high=0.5) for v in VARIANTS)
+    nothing = replace(UNSURE, difference=0.0, low=0.0, high=0.0)
+    found = answer(replace(RUN, variants=equal, comparisons=(nothing, NOT_APART)))
+    assert found.headline == "No difference: every variant solves 0 % (0–50 %) of its episodes."
+    assert found.tone == "unclear" and any(", small differences cannot be told" in s for s in found.sentences)
+
+
 def test_where_scratch_does_as_well_no_order_is_clear() -> None:
     found = answer(replace(RUN, comparisons=(BETTER, NOT_APART)))
     assert found.tone == "unclear"

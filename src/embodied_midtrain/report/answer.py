@@ -65,14 +65,17 @@ def answer(summary: Summary) -> Answer:
         headline = f"{_name(summary, best)} is ahead of {_list(title_of(summary, v.variant) for v in behind)}"
         headline += f", not clearly of {_list(title_of(summary, v.variant) for v in level)}" if level else ""
         headline += f": {with_interval(best)} success against {_list(map(with_interval, behind))}."
+    elif len(candidates) > 1 and all(v.success == best.success for v in candidates):
+        headline = f"No difference: every variant solves {with_interval(best)} of its episodes."
     else:
         headline = f"No clear winner: {_name(summary, best)} solves {with_interval(best)}, no more than noise ahead."
     if tested and level:
-        width = max((c.high - c.low) / 2 for c in tested)
+        points = round(max((c.high - c.low) / 2 for c in tested) * 100)
+        # Where all episodes ended alike the paired interval has no width, which is no proof of precision.
+        what = f"differences below about {points} percentage points" if points else "small differences"
         sentences.append(
-            f"With {min(v.episodes for v in candidates)} episodes a variant, differences below about "
-            f"{100 * width:.0f} percentage points cannot be told from noise: this budget is too small for a finer "
-            "answer."
+            f"With {min(v.episodes for v in candidates)} episodes a variant, {what} cannot be told from noise: "
+            "this budget is too small for a finer answer."
         )
     apart, verdicts = initialisations(summary)
     # The question is whether mid-training helps: an answer has to be one about the reference, the first variant.

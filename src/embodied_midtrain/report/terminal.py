@@ -35,7 +35,7 @@ def success_table(summary: Summary) -> Table:
     """Successes of episodes with intervals, per cent: one row a variant, one column a task."""
     tasks = list(dict.fromkeys(r.task for r in summary.rollouts))
     variants = dict.fromkeys([*(v.variant for v in summary.variants), *(r.variant for r in summary.rollouts)])
-    table = Table(title=Text(f"Success in closed loop ({summary.benchmark or summary.name})"), title_justify="left")
+    table = Table(title=Text(f"Success in closed loop: {summary.benchmark or summary.name}"), title_justify="left")
     table.add_column("variant")
     for task in tasks:
         table.add_column(Text(task), justify="right")
