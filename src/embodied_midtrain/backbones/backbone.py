@@ -138,7 +138,10 @@ class Backbone:
             BadSample: a broken image, no text to learn, text that holds control tokens, or too many tokens.
         """
         sample.check()
-        messages = messages_of([(t.role, write_regions(t)) for t in sample.turns], len(sample.pictures))
+        turns = [(turn.role, write_regions(turn)) for turn in sample.turns]
+        for _, text in turns:
+            self._refuse_control(text)
+        messages = messages_of(turns, len(sample.pictures))
         return self._rendered(pieces(self._template, messages), [p.decode() for p in sample.pictures])
 
     def prompt(self, picture: Image.Image | NDArray[np.uint8] | None, text: str) -> Rendered:
@@ -147,9 +150,16 @@ class Backbone:
         Args:
             picture: an image or uint8 [height, width, 3].
         """
+        self._refuse_control(text)
         pictures = [] if picture is None else [_as_image(picture)]
         messages = prompt_messages(text, len(pictures))
         return self._rendered(pieces(self._template, messages, open_answer=True), pictures)
+
+    def _refuse_control(self, text: str) -> None:
+        # "<image>" is how many data sets say where the picture goes; it is taken out, not refused.
+        found = [token for token in self._control if token in text and token != "<image>"]
+        if found:
+            raise BadSample("control token", f"the text holds {found[0]}, which this model takes for a command")
 
     def _template(self, messages: list[dict[str, Any]], open_answer: bool) -> str:
         if not messages:

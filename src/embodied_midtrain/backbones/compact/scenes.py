@@ -161,6 +161,8 @@ class Asked:
     turns: tuple[Turn, Turn]
     kind: str
     target: tuple[float, float] | None = None
+    about: frozenset[str] = frozenset()
+    """Labels of the things whose name or place it gives away."""
 
 
 def article(label: str) -> str:
@@ -183,11 +185,14 @@ def point_question(scene: Scene, rng: random.Random) -> Asked | None:
     kind, what, placed = rng.choice(named if named and rng.random() < 0.7 else ways)
     asked = rng.choice(("Point to {}.", "Where is {}? Answer with a point.", "Give the position of {}.", "Locate {}."))
     answer = Turn("assistant", REGION_MARK, (Region("point", placed.centre),))
-    return Asked((Turn("user", asked.format(what)), answer), f"point by {kind}", placed.centre)
+    turns = (Turn("user", asked.format(what)), answer)
+    return Asked(turns, f"point by {kind}", placed.centre, frozenset({placed.label}))
 
 
 def questions(scene: Scene, known: Sequence[str], rng: random.Random, count: int) -> list[Asked]:
-    """`count` questions of mixed kinds, no two equal.
+    """At most `count` questions of mixed kinds, none of which gives an answer to a later one away.
+
+    Where earlier turns name what is there and where, the picture need not be looked at, and is not.
 
     Args:
         known: labels to ask for things that are not there.
@@ -197,22 +202,24 @@ def questions(scene: Scene, known: Sequence[str], rng: random.Random, count: int
         + [_box, _at, _at, _count, _count, _relation, _relation, _relative]
         + [lambda s, r: _exists(s, known, r), _list]
     )
-    found: dict[str, Asked] = {}
+    found: list[Asked] = []
+    told: set[str] = set()
     for _ in range(4 * count if scene.placed else 0):
         made = rng.choice(makers)(scene, rng)
-        if made is not None:
-            found.setdefault(made.turns[0].text + str(made.turns[0].regions), made)
+        if made is not None and told.isdisjoint(made.about) and all(made.turns[0] != q.turns[0] for q in found):
+            found.append(made)
+            told |= made.about
         if len(found) == count:
             break
-    return list(found.values())
+    return found
 
 
 def _once(placed: Placed, scene: Scene) -> bool:
     return sum(p.label == placed.label for p in scene.placed) == 1
 
 
-def _said(asked: str, answered: str, kind: str) -> Asked:
-    return Asked((Turn("user", asked), Turn("assistant", answered)), kind)
+def _said(asked: str, answered: str, kind: str, *about: str) -> Asked:
+    return Asked((Turn("user", asked), Turn("assistant", answered)), kind, about=frozenset(about))
 
 
 def _box(scene: Scene, rng: random.Random) -> Asked | None:
@@ -221,13 +228,17 @@ def _box(scene: Scene, rng: random.Random) -> Asked | None:
         return None
     placed = rng.choice(things)
     answer = Turn("assistant", REGION_MARK, (Region("box", placed.box),))
-    return Asked((Turn("user", f"Give the box around the {placed.label}."), answer), "box")
+    return Asked(
+        (Turn("user", f"Give the box around the {placed.label}."), answer), "box", about=frozenset({placed.label})
+    )
 
 
 def _at(scene: Scene, rng: random.Random) -> Asked | None:
     placed = rng.choice(scene.placed)
     asked = Turn("user", f"What is at {REGION_MARK}?", (Region("point", placed.centre),))
-    return Asked((asked, Turn("assistant", f"{article(placed.label).capitalize()}.")), "at")
+    return Asked(
+        (asked, Turn("assistant", f"{article(placed.label).capitalize()}.")), "at", about=frozenset({placed.label})
+    )
 
 
 def _count(scene: Scene, rng: random.Random) -> Asked | None:
@@ -236,7 +247,7 @@ def _count(scene: Scene, rng: random.Random) -> Asked | None:
         return _said(asked, f"{len(scene.placed)}.", "count")
     label = rng.choice(scene.placed).label
     found = sum(p.label == label for p in scene.placed)
-    return _said(f"How many times does the {label} appear?", f"{found}.", "count")
+    return _said(f"How many times does the {label} appear?", f"{found}.", "count", label)
 
 
 def _pair(scene: Scene, rng: random.Random) -> tuple[Placed, Placed] | None:
@@ -259,7 +270,9 @@ def _relation(scene: Scene, rng: random.Random) -> Asked | None:
     low, high = (("to the left of", "to the right of"), ("above", "below"))[axis]
     said = rng.choice((low, high))
     true = (away < 0) == (said == low)
-    return _said(f"Is the {one.label} {said} the {other.label}?", "Yes." if true else "No.", "relation")
+    return _said(
+        f"Is the {one.label} {said} the {other.label}?", "Yes." if true else "No.", "relation", one.label, other.label
+    )
 
 
 def _relative(scene: Scene, rng: random.Random) -> Asked | None:
@@ -274,7 +287,7 @@ def _relative(scene: Scene, rng: random.Random) -> Asked | None:
         answer = "To the left of it." if across < 0 else "To the right of it."
     else:
         answer = "Above it." if down < 0 else "Below it."
-    return _said(f"Where is the {one.label} from the {other.label}?", answer, "relation")
+    return _said(f"Where is the {one.label} from the {other.label}?", answer, "relation", one.label, other.label)
 
 
 def _exists(scene: Scene, known: Sequence[str], rng: random.Random) -> Asked | None:
@@ -282,10 +295,15 @@ def _exists(scene: Scene, known: Sequence[str], rng: random.Random) -> Asked | N
     label = rng.choice(sorted(there)) if rng.random() < 0.5 else rng.choice(known)
     if label not in there and any(_alike(label, other) for other in there):
         return None
-    return _said(f"Is there {article(label)}?", "Yes." if label in there else "No.", "exists")
+    return _said(f"Is there {article(label)}?", "Yes." if label in there else "No.", "exists", label)
 
 
 def _list(scene: Scene, rng: random.Random) -> Asked | None:
     labels = [article(label) for label in dict.fromkeys(p.label for p in scene.placed)]
     text = labels[0] if len(labels) == 1 else f"{', '.join(labels[:-1])} and {labels[-1]}"
-    return _said(rng.choice(("What is in the picture?", "Describe the image.")), f"{text.capitalize()}.", "list")
+    return _said(
+        rng.choice(("What is in the picture?", "Describe the image.")),
+        f"{text.capitalize()}.",
+        "list",
+        *(p.label for p in scene.placed),
+    )

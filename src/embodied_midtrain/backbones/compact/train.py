@@ -1,7 +1,8 @@
 """Training of the compact backbone's connector and of small low-rank updates of its language model.
 
 On general pictures only: clip art, stamps and photos of the owner "general", and scenes composed of them. The tower
-stays frozen and runs once per picture; several questions share a picture's visual tokens. One batch in eight is plain
+stays frozen and runs once per picture. First visual tokens are drawn to words (`words`), then connector and language
+model learn together to answer; several questions share a picture's visual tokens. One conversation in sixteen is plain
 prose, so that the shortened language model learns to do without the layers that it lost.
 """
 
@@ -26,6 +27,7 @@ from embodied_midtrain.backbones.compact.check import CheckConfig, check, render
 from embodied_midtrain.backbones.compact.general import Thing, cifar, prose, things
 from embodied_midtrain.backbones.compact.scenes import Asked, Placed, Scene, article, compose, questions
 from embodied_midtrain.backbones.compact.weights import CompactSettings, apply_trained, cache_dir, compact_folder
+from embodied_midtrain.backbones.compact.words import align
 from embodied_midtrain.backbones.opening import load_backbone
 from embodied_midtrain.extras import require
 from embodied_midtrain.progress import console, progress_bar
@@ -49,15 +51,17 @@ class TrainConfig:
     """Clip art, stamps and photos of the Debian packages, at most."""
     photos: int = 1500
     """Of CIFAR-10's general share."""
-    steps: int = 1000
+    steps: int = 700
     """Batches."""
-    batch_size: int = 8
+    batch_size: int = 16
     """Conversations in a batch."""
-    questions: int = 6
-    """In a scene's conversation."""
+    questions: int = 3
+    """In a scene's conversation, at most."""
     rank: int = 16
     """Of the language model's updates."""
-    learning_rate: float = 1e-3
+    word_steps: int = 800
+    """Batches of 128 pictures of the first step, which draws visual tokens to words (see `words`)."""
+    learning_rate: float = 5e-4
     """At its highest; it rises over 30 steps and falls as a cosine."""
     save_every: int = 50
     """Steps between checkpoints, from which a killed training goes on."""
@@ -89,6 +93,7 @@ def train(config: TrainConfig, out: Path, *, overwrite: bool = False) -> Artifac
         named = random.Random(config.seed).sample(named, min(config.labelled, len(named)))
         found = named + cifar("general", cache_dir(), config.photos)
         pictures, vision = _prepare(backbone, found, config, run)
+        _align(backbone, pictures, vision, config, run)
         tensors = _fit(backbone, pictures, vision, config, run)
         settings = {"settings": json.dumps(asdict(config.backbone))}
         with atomic_path(run.file("connector.safetensors")) as temporary:
@@ -181,9 +186,9 @@ def _about(thing: Thing, known: Sequence[str], rng: random.Random) -> list[Turn]
     turns = [Turn("user", prompt), Turn("assistant", said)]
     there = rng.random() < 0.5
     label = thing.label if there else rng.choice(known)
-    if there or label not in thing.label:
+    if rng.random() < 0.5 and (there or label not in thing.label):
         turns += [Turn("user", f"Is this {article(label)}?"), Turn("assistant", "Yes." if there else "No.")]
-    if thing.words and rng.random() < 0.7:
+    if thing.words and rng.random() < 0.4:
         turns += [Turn("user", "Which keywords fit?"), Turn("assistant", f"{', '.join(thing.words[:4])}.")]
     return turns
 
@@ -193,7 +198,7 @@ def _batches(
 ) -> Callable[[int], list[Rendered]]:
     """A function from a step to its rows; equal for equal steps, whichever came before."""
     single = [n for n, p in enumerate(pictures) if p.thing is not None]
-    composed = [n for n, p in enumerate(pictures) if p.thing is None]
+    composed = [n for n, p in enumerate(pictures) if p.placed]
     known = sorted({p.label for picture in pictures for p in picture.placed})
     paragraphs = list(prose())
     block: dict[int, list[list[Rendered]]] = {}
@@ -213,8 +218,11 @@ def _batches(
                 turns = [Turn("user", "Write something."), Turn("assistant", rng.choice(paragraphs))]
                 rows.append(render_turns(backbone, turns, None))
                 continue
-            n = rng.choice(single) if k % 16 < 6 and single else rng.choice(composed)
-            rows.append(render_turns(backbone, _conversation(pictures[n], known, config, rng), vision[n]))
+            turns = []
+            while not turns:
+                n = rng.choice(single if k % 16 < 5 else composed)
+                turns = _conversation(pictures[n], known, config, rng)
+            rows.append(render_turns(backbone, turns, vision[n]))
         rows.sort(key=len)
         cut = [rows[k * config.batch_size : (k + 1) * config.batch_size] for k in range(BLOCK)]
         rng.shuffle(cut)
@@ -223,7 +231,21 @@ def _batches(
     return rows_of
 
 
-# -- the fit ---------------------------------------------------------------------------------------------------------
+# -- the two steps of the training -----------------------------------------------------------------------------------
+
+
+def _align(
+    backbone: Backbone, pictures: Sequence[Picture], vision: Sequence[Tensor], config: TrainConfig, run: StageRun
+) -> None:
+    """The connector's first step; kept as a part."""
+    torch.manual_seed(config.seed)
+    file = "words.safetensors"
+    if run.part("words") is None:
+        shown = [(p.thing.label if p.thing else "", p.placed) for p in pictures]
+        losses = align(backbone, vision, shown, steps=config.word_steps, seed=config.seed)
+        state = {k: v.contiguous() for k, v in backbone.connector.state_dict().items()}
+        run.commit_part("words", {"losses": losses}, {file: lambda path: save_file(state, path)})
+    backbone.connector.load_state_dict(load_file(run.file(file)))
 
 
 def _fit(

@@ -29,6 +29,7 @@ from embodied_midtrain.artifacts import StageError, atomic_path, file_sha256, fi
 from embodied_midtrain.backbones.compact.lite2 import LiteConfig, fold
 from embodied_midtrain.backbones.compact.model import CompactConfig, CompactForConditionalGeneration
 from embodied_midtrain.backbones.compact.processor import IMAGE, make_processor
+from embodied_midtrain.backbones.quiet import quiet
 from embodied_midtrain.extras import require
 
 SHIPPED = Path(__file__).with_name("connector.safetensors")
@@ -163,7 +164,7 @@ def compact_folder(settings: CompactSettings | None = None, *, trained: Path | N
     if settings is None:
         settings = settings_of(trained) if trained is not None else CompactSettings()
     cache = cache_dir()
-    sources = [LANGUAGE.sha256, VISION.sha256, file_sha256(trained) if trained else "", "4"]
+    sources = [LANGUAGE.sha256, VISION.sha256, file_sha256(trained) if trained else "", "5"]
     folder = cache / f"compact-{fingerprint_of([settings, sources])}"
     if not (folder / "config.json").is_file():
         with only_one(folder.name, cache):
@@ -205,7 +206,8 @@ def _assemble(settings: CompactSettings, trained: Path | None, cache: Path, out:
         connector.inward.bias.copy_(head_bias)
     if trained is not None:
         apply_trained(model, load_file(trained))
-    model.save_pretrained(out)
+    with quiet():
+        model.save_pretrained(out)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_folder)
     make_processor(tokenizer, config).save_pretrained(out)
 
@@ -251,7 +253,7 @@ def _language(cache: Path) -> tuple[dict[str, Tensor], Path]:
             path = fetch(LANGUAGE, cache)
             with atomic_path(folder) as temporary:
                 temporary.mkdir()
-                with warnings.catch_warnings():
+                with warnings.catch_warnings(), quiet():
                     warnings.simplefilter("ignore")
                     whole = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
                     tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
