@@ -46,7 +46,9 @@ def test_back_and_forth(actions):
 
 def test_a_limit_cuts_off_and_is_kept():
     fitted = ActionNormaliser((0.0,), (1.0,), limit=0.65)
-    assert fitted.apply(np.array([[0.9], [-0.9], [0.3]], np.float32)).ravel() == pytest.approx([0.65, -0.65, 0.3])
+    scaled = fitted.apply(np.array([[0.9], [-0.9], [0.325]], np.float32))
+    assert scaled.ravel() == pytest.approx([1, -1, 0.5])
+    assert fitted.invert(scaled).ravel() == pytest.approx([0.65, -0.65, 0.325])
     assert ActionNormaliser.from_json(json.loads(json.dumps(fitted.to_json()))) == fitted
 
 

@@ -28,8 +28,8 @@ class ActionNormaliser:
 
     Attributes:
         middle, half: one value a dimension, in the spec's units.
-        limit: values beyond +-limit are cut off in `apply`; VLM4VLA's CALVIN and SimplerEnv policies take 0.65 (of the
-            raw range). None: nothing is.
+        limit: where given, `apply` cuts off beyond +-limit and stretches what is left to [-1, 1]. VLM4VLA and
+            RoboVLMs do so with 0.65, after the quantiles. None: nothing is cut off.
     """
 
     middle: tuple[float, ...]
@@ -74,13 +74,14 @@ class ActionNormaliser:
         self._check(actions)
         scaled = (np.asarray(actions, np.float64) - self.middle) / self.half
         if self.limit is not None:
-            scaled = np.clip(scaled, -self.limit, self.limit)
+            scaled = np.clip(scaled, -self.limit, self.limit) / self.limit
         return scaled.astype(np.float32)
 
     def invert(self, scaled: NDArray[np.float32]) -> NDArray[np.float32]:
         """The inverse of `apply` (of what was not cut off)."""
         self._check(scaled)
-        actions: NDArray[np.float32] = (np.asarray(scaled, np.float64) * self.half + self.middle).astype(np.float32)
+        stretched = np.asarray(scaled, np.float64) * (1.0 if self.limit is None else self.limit)
+        actions: NDArray[np.float32] = (stretched * self.half + self.middle).astype(np.float32)
         return actions
 
     def _check(self, values: NDArray[Any]) -> None:
