@@ -75,7 +75,7 @@ class RealCharts:
 
     name = "data-charts"
     group: Group = "chart"
-    licence = "BSD-3-Clause"
+    licence = "MIT"
 
     def samples(self, cache: Path, limit: int, seed: int, skips: Skips) -> Iterator[Sample]:
         """See `RegistrySource.samples`."""

@@ -45,7 +45,7 @@ class Pages:
 
     name = "document-pages"
     group: Group = "document"
-    licence = "LPPL-1.3c"
+    licence = "free documentation, mostly LPPL-1.3c"
 
     def samples(self, cache: Path, limit: int, seed: int, skips: Skips) -> Iterator[Sample]:
         """See `RegistrySource.samples`."""

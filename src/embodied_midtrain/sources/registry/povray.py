@@ -30,7 +30,7 @@ class Povray:
 
     name = "povray"
     group: Group = "render"
-    licence = "CC-BY-SA-3.0"
+    licence = "CC-BY-3.0 or CC-BY-SA-3.0"
 
     def samples(self, cache: Path, limit: int, seed: int, skips: Skips) -> Iterator[Sample]:
         """See `RegistrySource.samples`."""
