@@ -175,7 +175,7 @@ def _write_map(run: Path, rng: np.random.Generator) -> None:
         sources += [task] * 80
     xy = np.concatenate(points).astype(np.float32)
     (run / "gap").mkdir()
-    pq.write_table(pa.table({"side": sides, "source": sources, "x": xy[:, 0], "y": xy[:, 1]}), run / "gap/map.parquet")
+    pq.write_table(pa.table({"kind": sides, "source": sources, "x": xy[:, 0], "y": xy[:, 1]}), run / "gap/map.parquet")
 
 
 def _write_videos(run: Path) -> tuple[Video, ...]:

@@ -25,6 +25,11 @@ def test_ticks_are_few_round_and_inside(low: float, span: float) -> None:
     assert all(low - slack <= t <= low + span + slack for t in ticks)
 
 
+def test_steps_are_whole() -> None:
+    chart = line_chart("loss", [("a", 1, Curve("loss", (0, 1, 2), (3.0, 2.0, 1.0)))])
+    assert chart is not None and [tick.label for tick in chart.x_ticks] == ["0", "1", "2"]
+
+
 def test_a_falling_curve_is_drawn_downwards_on_screen() -> None:
     chart = line_chart("loss", [("a", 1, Curve("loss", (0, 10, 20), (3.0, 2.0, 1.0)))])
     assert chart is not None and not chart.logarithmic

@@ -199,6 +199,6 @@ def test_a_users_own_pool_is_read_by_its_full_path(copy: Path, tmp_path: Path) -
 
 def test_small_texts() -> None:
     assert (duration(4.21), duration(75), duration(7320)) == ("4.2 s", "1 min 15 s", "2 h 02 min")
-    assert (signed(-0.126), signed(0.1)) == ("−13", "+10")
+    assert (signed(-0.126), signed(0.1), signed(-0.001)) == ("−13", "+10", "0")
     assert moment("2026-11-20T22:00:00+00:00") == "20 Nov 2026, 22:00 UTC"
     assert (moment("2026-11-20T22:00:00"), moment("yesterday")) == ("20 Nov 2026, 22:00", "yesterday")

@@ -20,7 +20,7 @@ def printed(summary: Summary, page: Path | None = None) -> str:
 def test_variants_by_tasks_the_answer_and_the_page(run: Path, tmp_path: Path) -> None:
     text = printed(load_summary(run), tmp_path / "report.html")
     row = next(line for line in text.splitlines() if "off the shelf" in line)
-    assert all(cell in row for cell in ("11/20", "17/20", "18/20", "4/20", "62 %"))
+    assert all(cell in row for cell in ("11/20", "17/20", "18/20", "4/20", "62\N{NO-BREAK SPACE}%"))
     assert "Mid-trained on selected is ahead" in text
     assert f"Report: {tmp_path / 'report.html'}" in text
 

@@ -24,7 +24,8 @@ class Answer:
 
 
 def percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+    """Whole per cent; the sign never stands alone on a line."""
+    return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
 
 
 def title_of(summary: Summary, variant: str) -> str:

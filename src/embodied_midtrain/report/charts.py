@@ -83,11 +83,11 @@ def short(value: float) -> str:
     return f"{value:.1e}"
 
 
-def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers within [low, high], about `count` of them."""
+def nice_ticks(low: float, high: float, count: int = 5, *, least: float = 0.0) -> list[float]:
+    """Round numbers within [low, high], about `count` of them, no closer than `least`."""
     if not high > low:
         return [low]
-    rough = (high - low) / count
+    rough = max((high - low) / count, least)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)
@@ -131,7 +131,7 @@ def line_chart(title: str, curves: Sequence[tuple[str, int, Curve]]) -> LineChar
     return LineChart(
         title,
         tuple(lines),
-        tuple(Tick(100 * (t - x_low) / (x_high - x_low), short(t)) for t in nice_ticks(x_low, x_high, 5)),
+        tuple(Tick(100 * (t - x_low) / (x_high - x_low), short(t)) for t in nice_ticks(x_low, x_high, 5, least=1.0)),
         tuple(
             Tick(100 - 100 * (float(p) - y_low) / (y_high - y_low), short(t))
             for p, t in zip(positions, ticks, strict=True)

@@ -67,7 +67,7 @@ def report(out: Path, *, run: Path, config: ReportConfig = ReportConfig()) -> Ar
         StageError: where there is no summary, or it does not fit this version's types.
     """
     summary = load_summary(run)
-    inputs = {"run": _fingerprint(run, summary), "templates": fingerprint_of(_templates())}
+    inputs = {"run": _fingerprint(run, summary), "drawn by": _drawn_by()}
     with open_stage(out, "report", config, inputs, overwrite=True) as stage:
         if stage.done:
             return stage.artifact()
@@ -144,7 +144,8 @@ def gigabytes(size: float) -> str:
 
 def signed(share: float) -> str:
     """A difference in percentage points, with a real minus sign."""
-    return f"{100 * share:+.0f}".replace("-", "−")
+    points = round(100 * share)
+    return f"{points:+d}".replace("-", "−") if points else "0"
 
 
 def moment(text: str) -> str:
@@ -182,8 +183,11 @@ def _fingerprint(run: Path, summary: Summary) -> str:
     return fingerprint_of(facts)
 
 
-def _templates() -> dict[str, str]:
-    return {path.name: file_sha256(path) for path in sorted(TEMPLATES.iterdir())}
+def _drawn_by() -> str:
+    """Changes with the code and the templates of this room: another version draws the page again."""
+    room = TEMPLATES.parent
+    files = sorted(path for path in (*room.glob("*.py"), *TEMPLATES.iterdir()))
+    return fingerprint_of({path.name: file_sha256(path) for path in files})
 
 
 def report_command(run: Path, out: Path | None = None, config: ReportConfig = ReportConfig()) -> None:

@@ -246,7 +246,7 @@ class Files:
     images: str = ""
     """Folder that image paths in a conversation file start from, by its full path."""
     map: str = ""
-    """Parquet with side ("pool" or "target"), source, x, y: the map of 'emt gap'."""
+    """Parquet with kind ("pool" or "target"), source, x, y: the map of 'emt gap'."""
     scores: str = ""
     """Parquet with source, id, score of every pool sample: the scores of 'emt select' by the estimator."""
     artifacts: dict[str, str] = field(default_factory=dict)

@@ -223,9 +223,9 @@ def _heat(summary: Summary) -> tuple[tuple[str, tuple[tuple[float, float], ...]]
 
 
 def _map(run: Path, name: str) -> tuple[Cloud, ...]:
-    table = read_table(run, name, ("side", "source", "x", "y"))
+    table = read_table(run, name, ("kind", "source", "x", "y"))
     x, y = (table[c].to_numpy(zero_copy_only=False) for c in ("x", "y"))
-    return clouds(x, y, table["source"].to_pylist(), table["side"].to_pylist())
+    return clouds(x, y, table["source"].to_pylist(), table["kind"].to_pylist())
 
 
 def _violins(summary: Summary, scores: Scores | None, colours: Mapping[str, int]) -> tuple[Violin, ...]:
