@@ -49,7 +49,9 @@ class Reference(nn.Module):
 
 def test_folded_norms_change_nothing() -> None:
     torch.manual_seed(0)
-    config = LiteConfig(stem=8, stages=[[1, 3, 1, 1, 6], [2, 5, 2, 4, 12], [2, 3, 2, 4, 16]], detail_stage=1, image_size=44)
+    config = LiteConfig(
+        stem=8, stages=[[1, 3, 1, 1, 6], [2, 5, 2, 4, 12], [2, 3, 2, 4, 16]], detail_stage=1, image_size=44
+    )
     reference = Reference(config).eval()
     for module in reference.modules():
         if isinstance(module, nn.BatchNorm2d):

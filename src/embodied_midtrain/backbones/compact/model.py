@@ -108,8 +108,8 @@ class CompactPreTrainedModel(PreTrainedModel):
             # As large as the features, so that places differ from the first step on.
             init.normal_(module.rows, std=0.5)
             init.normal_(module.columns, std=0.5)
-            init.normal_(module.places, std=0.06)
-            # Word embeddings have a norm of about 3; visual tokens should start among them.
+            # Word embeddings have a norm of about 3; what is seen and where it is should start as large.
+            init.normal_(module.places, std=0.12)
             init.constant_(module.norm.weight, 0.12)
             init.normal_(module.inward.weight, std=module.inward.in_features**-0.5)
             init.normal_(module.outward.weight, std=module.outward.in_features**-0.5)

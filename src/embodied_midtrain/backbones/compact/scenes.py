@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -189,13 +189,16 @@ def point_question(scene: Scene, rng: random.Random) -> Asked | None:
     return Asked(turns, f"point by {kind}", placed.centre, frozenset({placed.label}))
 
 
-def questions(scene: Scene, known: Sequence[str], rng: random.Random, count: int) -> list[Asked]:
+def questions(
+    scene: Scene, known: Sequence[str], rng: random.Random, count: int, told: Iterable[str] = ()
+) -> list[Asked]:
     """At most `count` questions of mixed kinds, none of which gives an answer to a later one away.
 
     Where earlier turns name what is there and where, the picture need not be looked at, and is not.
 
     Args:
         known: labels to ask for things that are not there.
+        told: labels of things that earlier questions gave away.
     """
     makers = (
         [point_question] * 5
@@ -203,14 +206,14 @@ def questions(scene: Scene, known: Sequence[str], rng: random.Random, count: int
         + [lambda s, r: _exists(s, known, r), _list]
     )
     found: list[Asked] = []
-    told: set[str] = set()
+    told = set(told)
     for _ in range(4 * count if scene.placed else 0):
+        if len(found) == count:
+            break
         made = rng.choice(makers)(scene, rng)
         if made is not None and told.isdisjoint(made.about) and all(made.turns[0] != q.turns[0] for q in found):
             found.append(made)
             told |= made.about
-        if len(found) == count:
-            break
     return found
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -25,7 +26,7 @@ from embodied_midtrain.artifacts import Artifact, Skips, StageError, StageRun, a
 from embodied_midtrain.backbones.backbone import Backbone, Rendered
 from embodied_midtrain.backbones.compact.check import CheckConfig, check, render_turns, scene_parts, vision_of
 from embodied_midtrain.backbones.compact.general import Thing, cifar, prose, things
-from embodied_midtrain.backbones.compact.scenes import Asked, Placed, Scene, article, compose, questions
+from embodied_midtrain.backbones.compact.scenes import Asked, Placed, Scene, article, compose, point_question, questions
 from embodied_midtrain.backbones.compact.weights import CompactSettings, apply_trained, cache_dir, compact_folder
 from embodied_midtrain.backbones.compact.words import align
 from embodied_midtrain.backbones.opening import load_backbone
@@ -51,18 +52,18 @@ class TrainConfig:
     """Clip art, stamps and photos of the Debian packages, at most."""
     photos: int = 1500
     """Of CIFAR-10's general share."""
-    steps: int = 700
+    steps: int = 800
     """Batches."""
     batch_size: int = 16
     """Conversations in a batch."""
-    questions: int = 3
+    questions: int = 2
     """In a scene's conversation, at most."""
     rank: int = 16
     """Of the language model's updates."""
     word_steps: int = 800
     """Batches of 128 pictures of the first step, which draws visual tokens to words (see `words`)."""
-    learning_rate: float = 5e-4
-    """At its highest; it rises over 30 steps and falls as a cosine."""
+    learning_rate: float = 1e-3
+    """Of the low-rank updates at its highest (it rises over 30 steps, falls as a cosine); the connector's is 0.3 of it."""
     save_every: int = 50
     """Steps between checkpoints, from which a killed training goes on."""
     seed: int = 0
@@ -171,7 +172,10 @@ def _make_chunk(
 def _conversation(picture: Picture, known: Sequence[str], config: TrainConfig, rng: random.Random) -> list[Turn]:
     if picture.thing is None:
         scene = Scene(Image.new("RGB", (1, 1)), picture.placed)
-        asked: list[Asked] = questions(scene, known, rng, config.questions)
+        asked: list[Asked] = []
+        if rng.random() < 0.6 and (pointing := point_question(scene, rng)) is not None:
+            asked.append(pointing)
+        asked += questions(scene, known, rng, config.questions - len(asked), told=[p for q in asked for p in q.about])
         return [turn for one in asked for turn in one.turns]
     return _about(picture.thing, known, rng)
 
@@ -220,7 +224,7 @@ def _batches(
                 continue
             turns = []
             while not turns:
-                n = rng.choice(single if k % 16 < 5 else composed)
+                n = rng.choice(single if k % 16 < 4 else composed)
                 turns = _conversation(pictures[n], known, config, rng)
             rows.append(render_turns(backbone, turns, vision[n]))
         rows.sort(key=len)
@@ -261,7 +265,11 @@ def _fit(
     for parameter in backbone.connector.parameters():
         parameter.requires_grad_(True)
     trained = {name: p for name, p in backbone.model.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(list(trained.values()), lr=config.learning_rate, weight_decay=0.01, fused=True)
+    slow = [p for name, p in trained.items() if ".connector." in name]
+    fast = [p for name, p in trained.items() if ".connector." not in name]
+    # The connector knows its words already.
+    groups = [{"params": fast, "share": 1.0}, {"params": slow, "share": 0.3}]
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.01, fused=True)
     saved = run.out / "checkpoint.pt"
     first = 0
     if saved.is_file():
@@ -271,15 +279,19 @@ def _fit(
             for name, parameter in trained.items():
                 parameter.copy_(state["weights"][name])
         optimizer.load_state_dict(state["optimizer"])
+    weights_of = _digit_weights(backbone)
     log = run.log("train.jsonl")
     backbone.model.train()
     with progress_bar("train", config.steps, done=first) as bar:
         for step in range(first, config.steps):
             rate = _rate(step, config)
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["share"]
             with torch.autocast(backbone.device.type, torch.bfloat16):
-                loss = backbone.loss(backbone.collate(rows_of(step)))
+                logits, targets = backbone.answer_logits(backbone.collate(rows_of(step)))
+            each = F.cross_entropy(logits.float(), targets, reduction="none")
+            worth = weights_of(targets)
+            loss = (each * worth).sum() / worth.sum()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(list(trained.values()), 1.0)
             optimizer.step()
@@ -298,6 +310,22 @@ def _fit(
                     torch.save(state, temporary)
     saved.unlink(missing_ok=True)
     return _exported(backbone)
+
+
+def _digit_weights(backbone: Backbone) -> Callable[[Tensor], Tensor]:
+    """Weights of answer tokens [n]: the first digit of a coordinate says where, the second hardly more than noise."""
+    tokenizer = backbone.processor.tokenizer
+    size = backbone.base.get_input_embeddings().weight.shape[0]
+    digit, before = torch.zeros(size, dtype=torch.bool), torch.zeros(size, dtype=torch.bool)
+    digit[[tokenizer.convert_tokens_to_ids(str(n)) for n in range(10)]] = True
+    before[tokenizer("( (")["input_ids"] + [tokenizer.convert_tokens_to_ids("Ġ")]] = True
+
+    def weights(targets: Tensor) -> Tensor:
+        first = digit[targets] & before[targets.roll(1)]
+        second = digit[targets] & first.roll(1)
+        return torch.ones(len(targets)).masked_fill(first, 4.0).masked_fill(second, 0.25)
+
+    return weights
 
 
 def _rate(step: int, config: TrainConfig) -> float:

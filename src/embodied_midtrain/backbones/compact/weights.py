@@ -164,7 +164,7 @@ def compact_folder(settings: CompactSettings | None = None, *, trained: Path | N
     if settings is None:
         settings = settings_of(trained) if trained is not None else CompactSettings()
     cache = cache_dir()
-    sources = [LANGUAGE.sha256, VISION.sha256, file_sha256(trained) if trained else "", "5"]
+    sources = [LANGUAGE.sha256, VISION.sha256, file_sha256(trained) if trained else "", "6"]
     folder = cache / f"compact-{fingerprint_of([settings, sources])}"
     if not (folder / "config.json").is_file():
         with only_one(folder.name, cache):
