@@ -44,7 +44,7 @@ def test_where_all_solve_the_same_nobody_is_ahead() -> None:
     equal = tuple(replace(v, success=0.0, low=0.0, high=0.5) for v in VARIANTS)
     nothing = replace(UNSURE, difference=0.0, low=0.0, high=0.0)
     found = answer(replace(RUN, variants=equal, comparisons=(nothing, NOT_APART)))
-    assert found.headline == "No difference: every variant solves 0 % (0–50 %) of its episodes."
+    assert headline(found) == "No difference: every variant solves 0 % (0–50 %) of its episodes."
     assert found.tone == "unclear" and any(", small differences cannot be told" in s for s in found.sentences)
 
 
