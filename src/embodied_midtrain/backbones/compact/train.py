@@ -23,8 +23,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from embodied_midtrain.artifacts import Artifact, Skips, StageError, StageRun, atomic_path, open_stage, write_json
-from embodied_midtrain.backbones.backbone import Backbone, Rendered
+from embodied_midtrain.backbones.backbone import IGNORED, Backbone, Rendered
 from embodied_midtrain.backbones.compact.check import CheckConfig, check, render_turns, scene_parts, vision_of
+from embodied_midtrain.backbones.compact.gaze import Gaze, looking_states
 from embodied_midtrain.backbones.compact.general import Thing, cifar, prose, things
 from embodied_midtrain.backbones.compact.scenes import Asked, Placed, Scene, article, compose, point_question, questions
 from embodied_midtrain.backbones.compact.weights import CompactSettings, apply_trained, cache_dir, compact_folder
@@ -52,7 +53,7 @@ class TrainConfig:
     """Clip art, stamps and photos of the Debian packages, at most."""
     photos: int = 1500
     """Of CIFAR-10's general share."""
-    steps: int = 800
+    steps: int = 700
     """Batches."""
     batch_size: int = 16
     """Conversations in a batch."""
@@ -63,7 +64,9 @@ class TrainConfig:
     word_steps: int = 800
     """Batches of 128 pictures of the first step, which draws visual tokens to words (see `words`)."""
     learning_rate: float = 1e-3
-    """Of the low-rank updates at its highest (it rises over 30 steps, falls as a cosine); the connector's is 0.3 of it."""
+    """Of the low-rank updates at its highest (it rises over 30 steps, falls as a cosine); the connector has 0.3."""
+    gaze: float = 0.5
+    """Weight of drawing attention to the right visual token (see `gaze`)."""
     save_every: int = 50
     """Steps between checkpoints, from which a killed training goes on."""
     seed: int = 0
@@ -280,6 +283,7 @@ def _fit(
                 parameter.copy_(state["weights"][name])
         optimizer.load_state_dict(state["optimizer"])
     weights_of = _digit_weights(backbone)
+    gaze = Gaze(backbone)
     log = run.log("train.jsonl")
     backbone.model.train()
     with progress_bar("train", config.steps, done=first) as bar:
@@ -288,11 +292,18 @@ def _fit(
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["share"]
             with torch.autocast(backbone.device.type, torch.bfloat16):
-                logits, targets = backbone.answer_logits(backbone.collate(rows_of(step)))
+                rows = rows_of(step)
+                batch = backbone.collate(rows)
+                states, attention = looking_states(backbone, batch, gaze.layer)
+                targets = batch["labels"][:, 1:]
+                learnt = targets != IGNORED
+                logits = backbone.base.get_output_embeddings()(states[:, :-1][learnt])
+            targets = targets[learnt]
             each = F.cross_entropy(logits.float(), targets, reduction="none")
             worth = weights_of(targets)
             loss = (each * worth).sum() / worth.sum()
-            loss.backward()
+            looks = gaze.loss(rows, batch["input_ids"], attention)
+            (loss + config.gaze * looks).backward()
             torch.nn.utils.clip_grad_norm_(list(trained.values()), 1.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -300,7 +311,12 @@ def _fit(
             if not math.isfinite(value):
                 raise StageError(f"the loss is {value} at step {step}; lower learning_rate and start in a new folder.")
             with log.open("a") as file:
-                file.write(json.dumps({"step": step, "loss": round(value, 4), "rate": rate}) + "\n")
+                file.write(
+                    json.dumps(
+                        {"step": step, "loss": round(value, 4), "gaze": round(float(looks.detach()), 4), "rate": rate}
+                    )
+                    + "\n"
+                )
             bar.advance()
             bar.say(f"loss {value:.3f}")
             if (step + 1) % config.save_every == 0 and step + 1 < config.steps:
