@@ -59,17 +59,20 @@ def summarise(layout: Layout, recipe: Recipe, stages: tuple[doc.StageTime, ...],
         comparisons=loop.comparisons,
         videos=loop.videos,
         faults=tuple(f"{s.name}: {s.note}" for s in stages if s.state == "failed"),
-        files=doc.Files(
-            pool=layout.relative(layout.pool) if _finished(layout.pool) else "",
-            map=layout.relative(layout.gap / "map.parquet") if _finished(layout.gap) else "",
-            scores=layout.relative(layout.selection("estimator") / "scores.parquet")
-            if _finished(layout.selection("estimator"))
-            else "",
-            artifacts={
-                name: layout.relative(path) for name, path in layout.artifacts(recipe).items() if _finished(path)
-            },
-        ),
+        files=_files(layout, recipe),
         provenance=_provenance(layout, recipe, command),
+    )
+
+
+def _files(layout: Layout, recipe: Recipe) -> doc.Files:
+    own, images = recipe.data.pool, recipe.data.images
+    scores = layout.selection("estimator")
+    return doc.Files(
+        pool=str(own.resolve()) if own else layout.relative(layout.pool) if _finished(layout.pool) else "",
+        images=str(images.resolve()) if images else "",
+        map=layout.relative(layout.gap / "map.parquet") if _finished(layout.gap) else "",
+        scores=layout.relative(scores / "scores.parquet") if _finished(scores) else "",
+        artifacts={name: layout.relative(path) for name, path in layout.artifacts(recipe).items() if _finished(path)},
     )
 
 
