@@ -39,9 +39,9 @@ def load_backbone(
     register()
     name = str(name_or_folder)
     if name == COMPACT:
-        from embodied_midtrain.backbones.compact.weights import SHIPPED, compact_folder
+        from embodied_midtrain.backbones.compact.weights import compact_folder
 
-        place = str(compact_folder(trained=SHIPPED if SHIPPED.is_file() else None))
+        place = str(compact_folder())
     else:
         place = name
         if Path(name).exists() and not (Path(name) / "config.json").is_file():

@@ -10,11 +10,13 @@ from safetensors.torch import load_file
 
 from embodied_midtrain.artifacts import ArtifactMismatch
 from embodied_midtrain.backbones.backbone import Backbone
-from embodied_midtrain.backbones.compact import check, train
+from embodied_midtrain.backbones.compact import check, fit, lessons, train
+from embodied_midtrain.backbones.compact.gaze import Gaze
 from embodied_midtrain.backbones.compact.general import Thing, clean_label
-from embodied_midtrain.backbones.compact.train import TrainConfig
+from embodied_midtrain.backbones.compact.settings import TrainConfig
 from embodied_midtrain.backbones.compact.words import align, find, word_vectors
 from embodied_midtrain.backbones.opening import load_backbone
+from embodied_midtrain.samples import REGION_MARK, Region, Turn
 from tests.backbones.compact.pictures import things
 from tests.policies import tiny
 
@@ -34,7 +36,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         train, "cifar", lambda owner, cache, limit: [replace(t, source="cifar10") for t in things()[8:]]
     )
     monkeypatch.setattr(train, "scene_parts", lambda backbone, found: list(found))
-    monkeypatch.setattr(train, "prose", lambda: itertools.repeat("Words and words.", 3))
+    monkeypatch.setattr(lessons, "prose", lambda: itertools.repeat("Words and words.", 3))
     monkeypatch.setattr(train, "check", lambda backbone, config: {})
     monkeypatch.setattr(train, "CHUNK", 16)
 
@@ -42,7 +44,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small")
 def test_a_killed_training_ends_like_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train.train(CONFIG, tmp_path / "whole")
-    rate = train._rate
+    rate = fit._rate
 
     def dying(step: int, config: TrainConfig) -> float:
         if step == 5:
@@ -50,7 +52,7 @@ def test_a_killed_training_ends_like_a_whole_one(tmp_path: Path, monkeypatch: py
         return rate(step, config)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_rate", dying)
+        patch.setattr(fit, "_rate", dying)
         with pytest.raises(Killed):
             train.train(CONFIG, tmp_path / "killed")
     assert (tmp_path / "killed" / "checkpoint.pt").is_file()
@@ -147,8 +149,8 @@ def test_a_model_that_knows_is_seen_to_know(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_likelihoods_are_those_of_the_answers() -> None:
     backbone = tiny.backbone("compact")
-    turns = [check.Turn("user", "What?"), check.Turn("assistant", "A cat.")]
-    longer = [check.Turn("user", "What is it?"), check.Turn("assistant", "A much longer answer.")]
+    turns = [Turn("user", "What?"), Turn("assistant", "A cat.")]
+    longer = [Turn("user", "What is it?"), Turn("assistant", "A much longer answer.")]
     rows = [check.render_turns(backbone, t, None) for t in (turns, longer)]
     found = check.likelihoods(backbone, rows)
     for row, score in zip(rows, found, strict=True):
@@ -168,3 +170,44 @@ def test_points_that_are_said_are_measured(monkeypatch: pytest.MonkeyPatch) -> N
     figures = check.pointing(tiny.backbone("compact"), things(), 10, seed=1)
     assert figures["unreadable_answers"] == 0
     assert figures["median_error"] == figures["median_error_centre"] > 0
+
+
+def test_gaze_finds_points_and_where_to_look() -> None:
+    backbone = tiny.backbone("compact")
+    gaze = Gaze(backbone)
+    vision = check.vision_of(backbone, [things()[0].read()])
+    said = [Turn("user", "Where?"), Turn("assistant", REGION_MARK, (Region("point", (0.8, 0.1)),))]
+    asked = [Turn("user", f"What is at {REGION_MARK}?", (Region("point", (0.2, 0.7)),)), Turn("assistant", "A cat.")]
+    boxed = [Turn("user", "Where?"), Turn("assistant", REGION_MARK, (Region("box", (0.1, 0.1, 0.5, 0.5)),))]
+    first, second, third = (check.render_turns(backbone, turns, vision) for turns in (said, asked, boxed))
+    # Two tokens a side: top right is number 1, bottom left number 2.
+    (across, cell), (down, same) = gaze.spots(first)
+    token = backbone.processor.tokenizer.convert_ids_to_tokens
+    assert (token(first.ids[across]), token(first.ids[down]), cell, same) == ("(", "Ġ", 1, 1)
+    assert gaze.spots(second) == [(second.learnt.index(True), 2)]
+    assert gaze.spots(third) == []
+
+
+def test_gaze_is_lowest_where_attention_is_right() -> None:
+    backbone = tiny.backbone("compact")
+    gaze = Gaze(backbone)
+    vision = check.vision_of(backbone, [things()[0].read()])
+    row = check.render_turns(
+        backbone, [Turn("user", "Where?"), Turn("assistant", REGION_MARK, (Region("point", (0.8, 0.1)),))], vision
+    )
+    ids = torch.tensor([row.ids])
+    right, wrong = torch.zeros(2, 1, 3, len(row), len(row))
+    start = row.ids.index(backbone.image_token_id)
+    right[..., start + 1], wrong[..., start + 2] = 1.0, 1.0
+    assert float(gaze.loss([row], ids, right)) == pytest.approx(0.0, abs=1e-3)
+    assert float(gaze.loss([row], ids, wrong)) > 5.0
+    assert (
+        float(gaze.loss([check.render_turns(backbone, [Turn("user", "A"), Turn("assistant", "B")], None)], ids, right))
+        == 0
+    )
+
+
+def test_first_digits_weigh_more() -> None:
+    backbone = tiny.backbone("compact")
+    ids = torch.tensor(backbone.processor.tokenizer("(37, 62)")["input_ids"])
+    assert fit._digit_weights(backbone)(ids).tolist() == [1, 4, 0.25, 1, 1, 4, 0.25, 1]
