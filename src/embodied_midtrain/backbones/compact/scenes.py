@@ -50,10 +50,13 @@ def compose(parts: Sequence[Thing], rng: random.Random) -> Scene:
     count = rng.choice((1, 2, 2, 3, 3, 4, 5))
     copies = rng.randint(2, 4) if rng.random() < 0.25 else 1
     chosen: list[Thing] = []
-    while len(chosen) < count:
+    # A few parts may have no more than a few names that cannot be taken for each other.
+    for _ in range(100 * count):
         thing = rng.choice(parts)
         if all(not _alike(thing.label, other.label) for other in chosen):
             chosen.append(thing)
+        if len(chosen) == count:
+            break
     placed: list[Placed] = []
     for n, thing in enumerate(chosen):
         cut = _cut_out(thing)
