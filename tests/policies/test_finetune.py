@@ -14,6 +14,7 @@ from embodied_midtrain.policies.finetune import FinetuneConfig, finetune
 from embodied_midtrain.policies.frames import Wanted, collect
 from embodied_midtrain.policies.opening import load_actor
 from embodied_midtrain.policies.preprocess import Preprocessor, random_crop
+from embodied_midtrain.policies.reader import Sight
 from tests.policies.tiny import SPEC, Dots, backbone, folder
 
 SMALL = {
@@ -102,14 +103,16 @@ def test_frozen_leaves_the_backbone_alone_and_training_sees_what_rollouts_see(tm
     assert cached.dtype == np.float16 and np.array_equal(cached, again)
     assert len(list((tmp_path / "cache").rglob("*.npy"))) == 1
     rows = actor.preprocessor.render(actor.backbone, episode.frames[:2], [episode.instruction] * 2)
-    live = encode(actor.backbone, rows, layer=config.layer, text_tokens=config.text_tokens)
+    live, sight = encode(actor.backbone, rows, layer=config.layer, text_tokens=config.text_tokens)
     assert np.allclose(live.numpy(), cached[:2], atol=2e-3)
+    assert sight == actor.net.reader.sight == Sight(4 + 4, 32, 4)
 
 
 def test_encoding_takes_the_image_tokens_and_the_last_text_tokens_of_the_layer():
     model = backbone("compact")
     rows = Preprocessor(32).render(model, Dots().episodes[0].frames[:2], ["go left", "turn around slowly"])
-    found = encode(model, rows, layer=1, text_tokens=3)
+    flat, sight = encode(model, rows, layer=1, text_tokens=3, cells=True)
+    found, cells = sight.split(flat)
     batch = model.collate(
         [replace(r, pixels={"vision": s.float()}) for r, s in zip(rows, see(model, rows), strict=True)]
     )
@@ -120,6 +123,16 @@ def test_encoding_takes_the_image_tokens_and_the_last_text_tokens_of_the_layer()
         images = [i for i, token in enumerate(row.ids) if token == model.image_token_id]
         places = [*images, *range(len(row) - 3, len(row))]
         assert torch.allclose(found[n].float(), wanted[n, places], atol=2e-3)
+    assert torch.equal(cells, see(model, rows)[:, 0])
+
+
+def test_a_reader_of_cells_too(tmp_path):
+    run(tmp_path / "out", mode="frozen", cells=True)
+    actor = load_actor(tmp_path / "out")
+    assert actor.net.reader.sight.cells > 0
+    assert actor.act(Dots().episodes[0].frames[:2], ["go left", "go right"]).shape == (2, 3, 3)
+    with pytest.raises(StageError, match="does not give out its vision tower's cells"):
+        run(tmp_path / "other", "smolvlm", mode="frozen", cells=True)
 
 
 def test_layers_beyond_the_wanted_one_do_not_run():

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from embodied_midtrain.artifacts import StageError
 from embodied_midtrain.backbones.backbone import Backbone, Rendered
+from embodied_midtrain.policies.reader import Sight
 
 
 @torch.inference_mode()
@@ -30,18 +31,31 @@ def with_vision(rows: Sequence[Rendered], seen: Tensor) -> list[Rendered]:
 
 @torch.inference_mode()
 def encode(
-    backbone: Backbone, rows: Sequence[Rendered], *, layer: int, text_tokens: int, seen: Tensor | None = None
-) -> Tensor:
-    """States of a layer at the image tokens, then at the last text tokens: float16 [n, image + text, d].
+    backbone: Backbone,
+    rows: Sequence[Rendered],
+    *,
+    layer: int,
+    text_tokens: int,
+    cells: bool = False,
+    seen: Tensor | None = None,
+) -> tuple[Tensor, Sight]:
+    """A layer's states at the image tokens, then at the last text tokens; then the tower's cells if wanted.
 
     Args:
         seen: `see` of these rows, where it is at hand.
 
+    Returns:
+        float16 [n, size], and what its columns are.
+
     Raises:
-        StageError: where rows differ in their number of image tokens, or have fewer text tokens than wanted.
+        StageError: where rows differ in their number of image tokens, have fewer text tokens than wanted, or the
+            backbone does not give out its cells.
     """
     if backbone.caches_vision:
-        rows = with_vision(rows, see(backbone, rows) if seen is None else seen)
+        seen = see(backbone, rows) if seen is None else seen
+        rows = with_vision(rows, seen)
+    elif cells:
+        raise StageError(f"{backbone.name} does not give out its vision tower's cells; set cells to false")
     batch = backbone.collate(rows)
     picture = batch["input_ids"] == backbone.image_token_id
     counts, lengths = picture.sum(1), batch["attention_mask"].sum(1)
@@ -54,7 +68,12 @@ def encode(
         states = backbone.states(batch)
     images = states[picture.to(states.device)].view(len(rows), -1, states.shape[-1])
     text = backbone.last(states, batch, text_tokens, queries=False)
-    return torch.cat([images, text], dim=1).half()
+    kept = torch.cat([images, text], dim=1).half()
+    if not cells or seen is None:
+        return kept.flatten(1), Sight(kept.shape[1], kept.shape[2], text_tokens)
+    grid = seen.flatten(1, 2).to(kept.device)
+    sight = Sight(kept.shape[1], kept.shape[2], text_tokens, grid.shape[1], grid.shape[2])
+    return torch.cat([kept.flatten(1), grid.flatten(1)], dim=1), sight
 
 
 @contextlib.contextmanager

@@ -71,6 +71,8 @@ class FinetuneConfig(Optimisation):
     """Frozen mode: the hidden layer that is read; -1: the last, after the final norm. Only layers up to it run."""
     text_tokens: int = 4
     """Frozen mode: states kept of the prompt's last text tokens."""
+    cells: bool = False
+    """Frozen mode: let the reader also see the vision tower's cells, past the connector and the language model."""
     reader_width: int = 256
     """Frozen mode: width of the reader."""
     reader_queries: int = 8
@@ -134,13 +136,12 @@ def finetune(
                 executed=config.executed,
                 camera=store.side,
                 hidden=backbone.hidden,
-                tokens=store.data[0].shape[1] if config.mode == "frozen" else 0,
                 layer=config.layer,
-                text_tokens=config.text_tokens,
                 widths=config.widths,
                 reader_width=config.reader_width,
                 reader_queries=config.reader_queries,
                 reader_blocks=config.reader_blocks,
+                sight=frozen.sight_of(backbone, preprocessor, config) if config.mode == "frozen" else None,
             )
             torch.manual_seed(config.seed)
             policy = Policy(backbone, shape, preprocessor, codec, build_net(shape, demos.spec).to(device))

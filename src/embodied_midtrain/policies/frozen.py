@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,17 +16,18 @@ from embodied_midtrain.policies.frames import FrameStore, Make
 from embodied_midtrain.policies.heads import action_loss
 from embodied_midtrain.policies.policy import Policy, ReaderNet
 from embodied_midtrain.policies.preprocess import Preprocessor
+from embodied_midtrain.policies.reader import Sight
 from embodied_midtrain.policies.vision_cache import VisionCache
 from embodied_midtrain.training.loop import Loss, Trainee
 from embodied_midtrain.training.order import draws
 
 if TYPE_CHECKING:
-    from embodied_midtrain.backbones.backbone import Backbone
+    from embodied_midtrain.backbones.backbone import Backbone, Rendered
     from embodied_midtrain.policies.finetune import FinetuneConfig
 
 
 def maker(backbone: Backbone, preprocessor: Preprocessor, config: FinetuneConfig, cache: Path | None) -> Make:
-    """Frames of an episode -> states float16 [n, tokens, d]."""
+    """Frames of an episode -> what the reader gets of them, float16 [n, size]."""
     backbone.model.eval()
     seeing = VisionCache(cache, backbone, preprocessor, config.micro_batch)
 
@@ -36,9 +37,8 @@ def maker(backbone: Backbone, preprocessor: Preprocessor, config: FinetuneConfig
         for at in range(0, len(frames), config.micro_batch):
             part = slice(at, at + config.micro_batch)
             kept = None if seen is None else seen[part]
-            parts.append(
-                encode(backbone, rows[part], layer=config.layer, text_tokens=config.text_tokens, seen=kept).cpu()
-            )
+            flat, _ = look(backbone, rows[part], config, kept)
+            parts.append(flat.cpu())
         return torch.cat(parts).numpy()
 
     return make
@@ -73,15 +73,26 @@ def trainee(policy: Policy, store: FrameStore, config: FinetuneConfig) -> Traine
     )
 
 
+def look(
+    backbone: Backbone, rows: Sequence[Rendered], config: FinetuneConfig, seen: Tensor | None = None
+) -> tuple[Tensor, Sight]:
+    """`encode` as the config has it."""
+    return encode(backbone, rows, layer=config.layer, text_tokens=config.text_tokens, cells=config.cells, seen=seen)
+
+
+def sight_of(backbone: Backbone, preprocessor: Preprocessor, config: FinetuneConfig) -> Sight:
+    """What the reader is going to get of a frame, by the example of a blank one."""
+    blank = np.zeros((1, preprocessor.image, preprocessor.image, 3), np.uint8)
+    return look(backbone, preprocessor.render(backbone, blank, ["move"]), config)[1]
+
+
 def statistics(store: FrameStore) -> tuple[Tensor, Tensor]:
-    """Mean of each place's states [t, d], and the deviation from it over all places [d]."""
-    tokens, width = store.data[0].shape[1:]
-    total = np.zeros((tokens, width), np.float64)
+    """Mean and variance of each column of the stored data: [size], [size]."""
+    total = np.zeros(store.data[0].shape[1], np.float64)
     for part in store.data:
         total += part.astype(np.float32).sum(axis=0, dtype=np.float64)
     mean = total / len(store)
-    squares = np.zeros(width, np.float64)
+    squares = np.zeros_like(total)
     for part in store.data:
-        squares += np.square(part.astype(np.float32) - mean.astype(np.float32)).sum(axis=(0, 1), dtype=np.float64)
-    deviation = np.sqrt(squares / (len(store) * tokens))
-    return torch.from_numpy(mean).float(), torch.from_numpy(deviation).float()
+        squares += np.square(part.astype(np.float32) - mean.astype(np.float32)).sum(axis=0, dtype=np.float64)
+    return torch.from_numpy(mean).float(), torch.from_numpy(squares / len(store)).float()

@@ -22,7 +22,7 @@ from embodied_midtrain.policies.codec import ActionCodec
 from embodied_midtrain.policies.encoder import encode
 from embodied_midtrain.policies.heads import TwoBranchHead
 from embodied_midtrain.policies.preprocess import Preprocessor
-from embodied_midtrain.policies.reader import Reader
+from embodied_midtrain.policies.reader import Reader, Sight
 from embodied_midtrain.robots.actions import ActionNormaliser
 from embodied_midtrain.training.loop import pick_precision
 
@@ -37,7 +37,7 @@ class PolicyShape:
     """What it takes to build the trained parts of a policy again, beside spec, normaliser and preprocessor.
 
     `camera` is the side in pixels of the demonstrations' frames: a sharper camera would show something else.
-    `hidden`, `tokens`: width of the backbone's states, and how many of them the reader gets of a frame.
+    `hidden` is the width of the backbone's states, `sight` what the reader gets of a frame (frozen mode only).
     The other fields are those of `FinetuneConfig`.
     """
 
@@ -46,13 +46,12 @@ class PolicyShape:
     executed: int
     camera: int
     hidden: int
-    tokens: int
     layer: int
-    text_tokens: int
     widths: tuple[int, ...]
     reader_width: int
     reader_queries: int
     reader_blocks: int
+    sight: Sight | None
 
 
 class QueryNet(nn.Module):
@@ -69,10 +68,9 @@ class ReaderNet(nn.Module):
 
     def __init__(self, shape: PolicyShape, spec: ActionSpec) -> None:
         super().__init__()
+        assert shape.sight is not None, "a frozen policy knows what its reader sees"
         self.reader = Reader(
-            shape.hidden,
-            shape.tokens,
-            shape.text_tokens,
+            shape.sight,
             width=shape.reader_width,
             queries=shape.reader_queries,
             blocks=shape.reader_blocks,
@@ -80,7 +78,7 @@ class ReaderNet(nn.Module):
         self.head = _head(self.reader.features, shape, spec)
 
     def forward(self, states: Tensor) -> Answer:
-        """[b, tokens, d] -> `TwoBranchHead`'s output."""
+        """[b, size] -> `TwoBranchHead`'s output."""
         answer: Answer = self.head(self.reader(states))
         return answer
 
@@ -125,8 +123,10 @@ class Policy:
     def predict(self, rows: Sequence[Rendered]) -> Answer:
         """Rows of the preprocessor (of `with_vision`) to the head's answer; gradients where they are wanted."""
         if isinstance(self.net, ReaderNet):
-            states = encode(self.backbone, rows, layer=self.shape.layer, text_tokens=self.shape.text_tokens)
-            answer: Answer = self.net(states)
+            sight = self.net.reader.sight
+            layer, cells = self.shape.layer, sight.cells > 0
+            flat, _ = encode(self.backbone, rows, layer=layer, text_tokens=sight.text, cells=cells)
+            answer: Answer = self.net(flat)
         else:
             batch = self.backbone.collate(rows)
             states = self.backbone.states(batch, queries=self.net.query)
@@ -175,7 +175,8 @@ def load_policy(folder: Path) -> Policy:
             f"{folder / BACKBONE} is not the backbone that this policy was trained with ({settings['backbone']['name']}"
             f"): {', '.join(changed)} differ. A head works with its own backbone only; restore it or fine-tune again."
         )
-    shape = PolicyShape(**{**settings["shape"], "widths": tuple(settings["shape"]["widths"])})
+    sight = Sight(**settings["shape"]["sight"]) if settings["shape"]["sight"] else None
+    shape = PolicyShape(**{**settings["shape"], "widths": tuple(settings["shape"]["widths"]), "sight": sight})
     spec = ActionSpec.from_json(settings["spec"])
     net = build_net(shape, spec)
     try:
