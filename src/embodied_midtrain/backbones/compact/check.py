@@ -193,6 +193,19 @@ def scene_parts(backbone: Backbone, found: Sequence[Thing]) -> list[Thing]:
     return [t for t in found if t.part and known(t.label)]
 
 
+def known_and_new(parts: Sequence[Thing], named: Sequence[Thing]) -> tuple[list[Thing], list[Thing]]:
+    """Held-out pictures of kinds that the training named (an unseen penguin), and of kinds that it never did.
+
+    What is told is by the last word of the label: "emperor penguin" is a penguin. Nothing else than the training could
+    have taught the model what a name looks like, so that a new name can be found only by luck.
+    """
+    taught = {thing.label.split()[-1] for thing in named}
+    return (
+        [part for part in parts if part.label.split()[-1] in taught],
+        [part for part in parts if part.label.split()[-1] not in taught],
+    )
+
+
 def check(backbone: Backbone, config: CheckConfig | None = None) -> dict[str, Any]:
     """Both figures on held-out pictures.
 
@@ -206,14 +219,17 @@ def check(backbone: Backbone, config: CheckConfig | None = None) -> dict[str, An
         tiles = cifar("held-out", cache_dir(), config.photos)
     except StageError as error:
         console.print(f"[yellow]without CIFAR-10: {error}")
-    with progress_bar("check", 2) as bar:
+    with progress_bar("check", 3) as bar:
         photos = [t for t in found if t.photo] + tiles
-        named = [*photos, *(t for t in things("general", cache_dir()) if t.photo)]
-        captions = caption_choice(backbone, photos, named, config.seed)
+        taught = things("general", cache_dir())
+        captions = caption_choice(backbone, photos, [*photos, *(t for t in taught if t.photo)], config.seed)
         bar.advance()
-        points = pointing(backbone, scene_parts(backbone, found) + tiles[:20], config.scenes, config.seed)
+        known, new = known_and_new(scene_parts(backbone, found) + tiles[:20], [*taught, *tiles])
+        points = pointing(backbone, known, config.scenes, config.seed)
         bar.advance()
-    return {"config": asdict(config), "captions": captions, "pointing": points}
+        strange = pointing(backbone, new, config.scenes // 2, config.seed)
+        bar.advance()
+    return {"config": asdict(config), "captions": captions, "pointing": points, "pointing_new_names": strange}
 
 
 def check_command(backbone: str = COMPACT, out: Path | None = None, config: CheckConfig = CheckConfig()) -> None:
@@ -232,7 +248,7 @@ def check_command(backbone: str = COMPACT, out: Path | None = None, config: Chec
         backbone: "compact", or the folder of one that was trained again.
         out: a JSON file for the figures.
     """
-    figures = check(load_backbone(backbone), config)
+    figures = check(load_backbone(backbone, dtype=torch.bfloat16), config)
     captions, points = figures["captions"], figures["pointing"]
     print(
         f"captions  right one of ten: {captions['right']:.1%} of {captions['pictures']} held-out pictures "
@@ -248,5 +264,10 @@ def check_command(backbone: str = COMPACT, out: Path | None = None, config: Chec
     for name in (k.removeprefix("median_error_") for k in points if k.startswith("median_error_")):
         if name not in ("shuffled", "centre"):
             print(f"          {name.replace('_', ' ')}: {points[f'median_error_{name}']:.3f}")
+    strange = figures["pointing_new_names"]
+    print(
+        f"          things under names that no training picture bore: {strange['median_error']:.3f} "
+        f"in {strange['scenes']} scenes"
+    )
     if out is not None:
         write_json(out, figures)

