@@ -237,12 +237,16 @@ def _run(name: str, rest: Sequence[str], prog: str) -> None:
         recipe: Annotated[Recipe, tyro.conf.arg(name="")] = recipe,
         options: Annotated[RunOptions, tyro.conf.arg(name="")] = RunOptions(),
     ) -> None:
-        """Run the stages of a recipe; the same command goes on after an interruption.
-
-        Every setting of the recipe can be changed here, for example --select.k 2000.
-        """
         run_recipe(recipe, options.out or Path("runs") / recipe.name, until=options.until, command=_command(prog))
 
+    call.__doc__ = f"""Run the stages of a recipe; the same command goes on after an interruption.
+
+    Every setting of the recipe can be changed here.
+
+    Examples:
+        {prog} --until gap
+        {prog} --out runs/second --seed 1 --select.k 2000
+    """
     parse(call, rest, prog, prefixes=True)
 
 

@@ -91,9 +91,9 @@ def test_words_are_learnt() -> None:
     vision = check.vision_of(backbone, [t.read() for t in shown]).split(1)
     torch.manual_seed(0)
     losses = align(
-        backbone, vision, [(t.label, ()) for t in shown], steps=60, seed=0, batch_size=16, learning_rate=5e-3
+        backbone, vision, [(t.label, ()) for t in shown], steps=120, seed=0, batch_size=16, learning_rate=5e-3
     )
-    assert losses[-1] < 0.5 * losses[0]
+    assert sum(losses[-10:]) / 10 < 0.7 * losses[0]
     found = {t.label: find(backbone, v, t.label) for t, v in zip(shown, vision, strict=True)}
     assert all(0 < x < 1 and 0 < y < 1 for x, y in found.values())
 

@@ -141,6 +141,8 @@ def pointing(backbone: Backbone, parts: Sequence[Thing], count: int, seed: int) 
     Beside it: with another scene's picture, and what always saying the centre gets. An answer that holds no point
     counts as the centre and is counted.
     """
+    if not parts:
+        raise StageError("there is no held-out picture to compose a scene of; are the Debian packages complete?")
     rng = random.Random(f"{seed}:scenes")
     scenes: list[Scene] = []
     asked: list[Asked] = []

@@ -19,8 +19,10 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import tyro
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
@@ -75,7 +77,7 @@ class CompactSettings:
     """How many of SmolLM2's 30 layers are kept; fewer are faster and know less."""
     tokens_per_side: int = 5
     """Visual tokens along one side of the image: 3 to 7."""
-    seed: int = 0
+    seed: Annotated[int, tyro.conf.arg(name="initial-seed")] = 0
     """For what is not pretrained."""
 
     def __post_init__(self) -> None:
