@@ -56,9 +56,25 @@ def test_the_stop_and_its_warnings() -> None:
     names = np.array([f"{i}/0" for i in range(100)])
     pool = FeatureTable(np.full(100, "p"), names, rng.normal(0, 0.01, (100, 4)).astype(np.float32))
     target = FeatureTable(np.full(100, "t"), names, rng.normal(5, 0.01, (100, 4)).astype(np.float32))
-    fitted = fit_estimator(pool, target, EstimatorConfig())
+    fitted = fit_estimator(pool, target, EstimatorConfig(min_steps=1))
     assert fitted.stopped_by == "accuracy" and fitted.steps < 10 and fitted.notes[0].startswith("degenerate")
     assert len(fitted.curve) == fitted.steps and fitted.curve[-1] == fitted.accuracy >= 0.9
+    longer = fit_estimator(pool, target, EstimatorConfig())
+    assert longer.steps == 75 and "the 75 steps are min_steps" in longer.notes[0]
+
+
+def test_rankings_of_two_seeds_agree_from_a_zero_start_only() -> None:
+    # Two sides that differ at a glance, as an LM's hidden states of pool and robot do.
+    rng = np.random.default_rng(5)
+    wide, other = rng.normal(0, 1, (500, 400)).astype(np.float32), rng.normal(0.4, 1, (200, 400)).astype(np.float32)
+    pool = FeatureTable(np.full(500, "p"), np.array([f"{n}/0" for n in range(500)]), wide)
+    target = FeatureTable(np.full(200, "t"), np.array([f"{n}/0" for n in range(200)]), other)
+    agreement = {}
+    for start in ("zero", "random"):
+        config = EstimatorConfig(start=start, min_steps=1 if start == "random" else 75)  # type: ignore[arg-type]
+        first, second = (fit_estimator(pool, target, config, seed=n).scores(wide) for n in (0, 1))
+        agreement[start] = spearman(first, second)
+    assert agreement["zero"] > agreement["random"] + 0.2, str(agreement)
 
 
 def test_constant_dimensions_do_no_harm() -> None:
