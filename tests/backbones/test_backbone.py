@@ -10,7 +10,7 @@ from embodied_midtrain.artifacts import StageError
 from embodied_midtrain.backbones.backbone import IGNORED, Backbone
 from embodied_midtrain.backbones.opening import load_backbone
 from embodied_midtrain.samples import BadSample, Picture, Region, Sample, Turn, caption, question
-from tests.policies import tiny
+from tests import tiny
 
 KINDS = ("compact", "smolvlm")
 TOKENS = 4

@@ -16,7 +16,7 @@ from embodied_midtrain.features.pooling import pool_states
 from embodied_midtrain.features.store import read_features
 from embodied_midtrain.samples import Picture, Sample, caption
 from embodied_midtrain.sources.opening import open_pool
-from tests.policies import tiny
+from tests import tiny
 
 CONFIG = EmbedConfig(part_size=4, batch_size=3, precision="fp32")
 

@@ -13,7 +13,7 @@ from embodied_midtrain.backbones.opening import load_backbone
 from embodied_midtrain.midtraining.midtrain import MidtrainConfig, midtrain
 from embodied_midtrain.samples import Picture, question
 from embodied_midtrain.sources.table import write_table
-from tests.policies.tiny import backbone
+from tests.tiny import backbone
 
 SMALL = {"steps": 6, "batch": 4, "micro_batch": 2, "lr": 1e-2, "precision": "fp32", "device": "cpu"}
 FROZEN_VISION = {**SMALL, "train": ("connector", "language")}

@@ -15,7 +15,7 @@ from embodied_midtrain.policies.frames import Wanted, collect
 from embodied_midtrain.policies.opening import load_actor
 from embodied_midtrain.policies.preprocess import Preprocessor, random_crop
 from embodied_midtrain.policies.reader import Sight
-from tests.policies.tiny import SPEC, Dots, backbone, folder
+from tests.tiny import SPEC, Dots, backbone, folder
 
 SMALL = {
     "chunk": 3,

@@ -15,7 +15,7 @@ from embodied_midtrain.recipes.layout import Layout
 from embodied_midtrain.recipes.recipe import Recipe, load_recipe
 from embodied_midtrain.recipes.run import run_recipe
 from embodied_midtrain.report.summary import load_summary
-from tests.policies import tiny
+from tests import tiny
 
 pytestmark = pytest.mark.slow
 

