@@ -62,11 +62,16 @@ def load_backbone(
         ) from error
     if torch.cuda.is_available():
         model = model.to("cuda")
-    backbone = Backbone(COMPACT if name == COMPACT else name, model, processor, max_tokens=max_tokens)
+    backbone = Backbone(_label(name), model, processor, max_tokens=max_tokens)
     if random_language is not None:
         randomise_language(backbone, random_language)
     model.eval()
     return backbone
+
+
+def _label(name: str) -> str:
+    """What artifacts call a backbone: of a folder its last two names, so that equal runs in other places are equal."""
+    return "/".join(Path(name).resolve().parts[-2:]) if Path(name).is_dir() else name
 
 
 def randomise_language(backbone: Backbone, seed: int) -> None:
