@@ -13,7 +13,10 @@ Precision = Literal["auto", "bf16", "fp32"]
 def pick_precision(name: Precision, device: torch.device) -> torch.dtype:
     """The dtype that a setting means on this device; auto: bf16 where the processor multiplies it natively."""
     if name == "auto":
-        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
+        if device.type == "cuda":
+            fast = torch.cuda.is_bf16_supported()
+        else:
+            fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
         return torch.bfloat16 if fast else torch.float32
     return torch.bfloat16 if name == "bf16" else torch.float32
 

@@ -17,6 +17,7 @@ import torch
 from embodied_midtrain.artifacts import PARTS, Artifact, Skips, atomic_path, open_stage, write_atomic
 from embodied_midtrain.backbones.backbone import Backbone
 from embodied_midtrain.backbones.opening import load_backbone
+from embodied_midtrain.backbones.precision import pick_precision
 from embodied_midtrain.episodes import ACTION_PROMPT, Robots, target_prompt
 from embodied_midtrain.policies import frozen, queried
 from embodied_midtrain.policies.codec import ActionCodec
@@ -26,7 +27,7 @@ from embodied_midtrain.policies.policy import Mode, Policy, PolicyShape, build_n
 from embodied_midtrain.policies.preprocess import Preprocessor
 from embodied_midtrain.robots.actions import ActionNormaliser
 from embodied_midtrain.robots.opening import open_robots
-from embodied_midtrain.training.loop import Optimisation, close, curve, pick_device, pick_precision, train
+from embodied_midtrain.training.loop import Optimisation, close, curve, pick_device, train
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from embodied_midtrain.artifacts import StageError, file_sha256, fingerprint_of, read_json, write_json
 from embodied_midtrain.backbones.backbone import Backbone, Rendered
 from embodied_midtrain.backbones.opening import load_backbone
+from embodied_midtrain.backbones.precision import pick_precision
 from embodied_midtrain.episodes import ActionSpec
 from embodied_midtrain.policies.codec import ActionCodec
 from embodied_midtrain.policies.encoder import encode
@@ -24,7 +25,6 @@ from embodied_midtrain.policies.heads import TwoBranchHead
 from embodied_midtrain.policies.preprocess import Preprocessor
 from embodied_midtrain.policies.reader import Reader, Sight
 from embodied_midtrain.robots.actions import ActionNormaliser
-from embodied_midtrain.training.loop import pick_precision
 
 Mode = Literal["full", "lora", "frozen"]
 Answer = tuple[Tensor, Tensor | None]

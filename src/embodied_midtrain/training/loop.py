@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from embodied_midtrain.artifacts import PARTS, StageError, StageRun
+from embodied_midtrain.backbones.precision import Precision, autocast
 from embodied_midtrain.progress import progress_bar
 from embodied_midtrain.training import checkpoint
 from embodied_midtrain.training.schedule import cosine, warmup_steps
@@ -44,7 +43,7 @@ class Optimisation:
     """Steps in which the learning rate rises."""
     clip: float = 1.0
     """Largest norm of the gradient."""
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: Precision = "auto"
     """Of the arithmetic (weights stay fp32); auto: bf16 where the processor multiplies it natively."""
     device: str = "auto"
     """Where to train; auto: the GPU if there is one."""
@@ -161,21 +160,6 @@ def pick_device(name: str) -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
-def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of the arithmetic that a config's `precision` means on this device."""
-    if name == "auto":
-        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
-        return torch.bfloat16 if fast else torch.float32
-    return torch.bfloat16 if name == "bf16" else torch.float32
-
-
-def autocast(config: Optimisation) -> contextlib.AbstractContextManager[object]:
-    """The precision of `config`, as a context for forward passes."""
-    device = pick_device(config.device)
-    dtype = pick_precision(config.precision, device)
-    return torch.autocast(device.type, dtype) if dtype is torch.bfloat16 else contextlib.nullcontext()
-
-
 def train_mode(module: nn.Module) -> None:
     """Training mode, but for batch norms: batches are small and their running statistics are pretrained."""
     module.train()
@@ -188,7 +172,7 @@ def _gradients(trainee: Trainee, step: int, config: Optimisation) -> tuple[float
     total, size = 0.0, 0
     shares = trainee.losses(step)
     while True:
-        with autocast(config):
+        with autocast(pick_device(config.device), config.precision):
             item = next(shares, None)
         if item is None:
             return total, size
