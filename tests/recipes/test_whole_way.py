@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import random
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
-from embodied_midtrain.artifacts import Artifact, ArtifactMismatch
+from embodied_midtrain.artifacts import ArtifactMismatch
 from embodied_midtrain.recipes.layout import Layout
 from embodied_midtrain.recipes.recipe import Recipe, load_recipe
 from embodied_midtrain.recipes.run import run_recipe
 from embodied_midtrain.report.summary import load_summary
 from tests import tiny
+from tools.kill_run import differences, stage_at_work
 
 pytestmark = pytest.mark.slow
 
@@ -57,21 +59,6 @@ def recipe_file(folder: Path) -> Path:
 
 def work(recipe: Recipe, out: Path) -> None:
     run_recipe(recipe, out)
-
-
-def results(path: Path) -> dict[str, str]:
-    """Hashes of an artifact's files, but for films: with several threads the last bit of an action may differ, which
-    a film can show where no result does (seen once: one film of six, all outcomes and steps alike)."""
-    files = Artifact.open(path).manifest["files"]
-    return {name: digest for name, digest in files.items() if not name.startswith("videos/")}
-
-
-def stage_at_work(out: Path) -> str | None:
-    try:
-        rows = json.loads((out / "stages.json").read_text())
-    except (OSError, json.JSONDecodeError):
-        return None
-    return next((name for name, row in rows.items() if row["state"] == "running"), None)
 
 
 @pytest.fixture(scope="module")
@@ -145,21 +132,19 @@ def test_killed_in_every_stage_it_ends_the_same(whole: tuple[Recipe, Path], tmp_
         assert process.exitcode == -9, "it failed by itself"
     assert process.exitcode == 0
     assert len(killed) >= 10
-    layout, other = Layout(straight), Layout(out)
-    for name, path in layout.artifacts(recipe).items():
-        if path.exists():
-            twin = other.artifacts(recipe)[name]
-            assert results(path) == results(twin), name
-    first, second = load_summary(straight), load_summary(out)
-    for part in (
-        "pool",
-        "target",
-        "estimator",
-        "proximity",
-        "mmd",
-        "diversity",
-        "selections",
-        "rollouts",
-        "comparisons",
-    ):
-        assert getattr(first, part) == getattr(second, part), part
+    assert not differences(recipe, straight, out)
+
+
+def test_what_differs_between_two_runs_is_found(whole: tuple[Recipe, Path], tmp_path: Path) -> None:
+    recipe, straight = whole
+    other = tmp_path / "other"
+    shutil.copytree(straight, other)
+    assert not differences(recipe, straight, other)
+    manifest = Layout(other).gap / "manifest.json"
+    facts = json.loads(manifest.read_text())
+    file = sorted(facts["files"])[0]
+    facts["files"][file] = "0" * 64
+    manifest.write_text(json.dumps(facts))
+    shutil.rmtree(Layout(other).rollouts("scratch"))
+    found = differences(recipe, straight, other)
+    assert f"gap/{file}" in found and any("one of the runs only" in line for line in found)

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from embodied_midtrain.artifacts import StageError
-from embodied_midtrain.training.lora import add_lora, merge_lora
+from embodied_midtrain.training.lora import add_lora, let_learn, merge_lora
 
 
 def model():
@@ -56,3 +56,17 @@ def test_layers_can_be_limited_and_none_is_an_error():
     assert add_lora(adapted, rank=2, alpha=4, seed=1, within=[adapted[2].weight]) == ["2"]
     with pytest.raises(ValueError, match="no linear layer"):
         add_lora(nn.Sequential(nn.ReLU()), rank=2, alpha=4, seed=1)
+
+
+def test_what_learns_itself_learns_and_nothing_else():
+    whole = model()
+    first = whole[0]
+    let_learn(whole, list(first.parameters()), lora=False, rank=2, alpha=4, seed=1)
+    assert {n for n, p in whole.named_parameters() if p.requires_grad} == {"0.weight", "0.bias"}
+
+
+def test_lora_beside_the_chosen_layers_only():
+    whole = model()
+    let_learn(whole, list(whole[0].parameters()), lora=True, rank=2, alpha=4, seed=1)
+    learning = {n for n, p in whole.named_parameters() if p.requires_grad}
+    assert learning and all(n.startswith("0.lora_") for n in learning)

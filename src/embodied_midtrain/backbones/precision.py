@@ -6,6 +6,7 @@ import contextlib
 from typing import Literal
 
 import torch
+from torch import nn
 
 Precision = Literal["auto", "bf16", "fp32"]
 
@@ -25,3 +26,17 @@ def autocast(device: torch.device, name: Precision) -> contextlib.AbstractContex
     """A context in which forward passes compute in that precision; weights keep theirs."""
     dtype = pick_precision(name, device)
     return torch.autocast(device.type, dtype) if dtype is torch.bfloat16 else contextlib.nullcontext()
+
+
+def cast(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Move a model and turn its weights to a dtype, in place, as loading it in that dtype would.
+
+    What a model computes for itself, such as rotary frequencies, stays in full precision; `Module.to(dtype)` rounds it
+    too, and the model then says something else than the same weights loaded from a file.
+    """
+    model.to(device)
+    saved = model.state_dict(keep_vars=True)
+    with torch.no_grad():
+        for tensor in saved.values():
+            if tensor.is_floating_point():
+                tensor.data = tensor.data.to(dtype)

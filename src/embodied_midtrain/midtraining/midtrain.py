@@ -16,7 +16,7 @@ from embodied_midtrain.proximity.select import read_selection
 from embodied_midtrain.samples import Sample
 from embodied_midtrain.sources.opening import open_pool, read_samples
 from embodied_midtrain.training.loop import Loss, Optimisation, Trainee, close, curve, pick_device, train, train_mode
-from embodied_midtrain.training.lora import add_lora, merge_lora
+from embodied_midtrain.training.lora import let_learn, merge_lora
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,12 +137,8 @@ class Rows:
 def _trainee(backbone: Backbone, rows: Rows, config: MidtrainConfig) -> Trainee:
     groups = backbone.groups()
     chosen = [parameter for name in config.train for parameter in groups[name]]
-    backbone.base.requires_grad_(False)
-    if config.method == "lora":
-        add_lora(backbone.base, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed, within=chosen)
-    else:
-        for parameter in chosen:
-            parameter.requires_grad = True
+    lora = config.method == "lora"
+    let_learn(backbone.base, chosen, lora=lora, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
     train_mode(backbone.base)
 
     def losses(step: int) -> Iterator[Loss]:

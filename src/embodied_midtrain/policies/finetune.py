@@ -17,7 +17,7 @@ import torch
 from embodied_midtrain.artifacts import PARTS, Artifact, Skips, atomic_path, open_stage, write_atomic
 from embodied_midtrain.backbones.backbone import Backbone
 from embodied_midtrain.backbones.opening import load_backbone
-from embodied_midtrain.backbones.precision import pick_precision
+from embodied_midtrain.backbones.precision import cast, pick_precision
 from embodied_midtrain.episodes import ACTION_PROMPT, Robots, target_prompt
 from embodied_midtrain.policies import frozen, queried
 from embodied_midtrain.policies.codec import ActionCodec
@@ -124,7 +124,7 @@ def finetune(
         if not run.done:
             device = pick_device(config.device)
             half = config.mode == "frozen" and pick_precision(config.precision, device) is torch.bfloat16
-            backbone.model.to(device, torch.bfloat16 if half else torch.float32)
+            cast(backbone.model, device, torch.bfloat16 if half else torch.float32)
             preprocessor = Preprocessor(config.image, config.template)
             kind = frozen if config.mode == "frozen" else queried
             make = kind.maker(backbone, preprocessor, config, cache)

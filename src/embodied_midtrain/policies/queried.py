@@ -17,7 +17,7 @@ from embodied_midtrain.policies.policy import Policy, QueryNet
 from embodied_midtrain.policies.preprocess import Preprocessor, random_crop
 from embodied_midtrain.policies.vision_cache import VisionCache
 from embodied_midtrain.training.loop import Loss, Trainee, train_mode
-from embodied_midtrain.training.lora import add_lora, merge_lora
+from embodied_midtrain.training.lora import let_learn, merge_lora
 from embodied_midtrain.training.order import draws
 
 if TYPE_CHECKING:
@@ -45,12 +45,8 @@ def trainee(policy: Policy, store: FrameStore, config: FinetuneConfig) -> Traine
     assert isinstance(net, QueryNet)
     groups = backbone.groups()
     chosen = [parameter for name in config.train for parameter in groups[name]]
-    backbone.base.requires_grad_(False)
-    if config.mode == "lora":
-        add_lora(backbone.base, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed, within=chosen)
-    else:
-        for parameter in chosen:
-            parameter.requires_grad = True
+    lora = config.mode == "lora"
+    let_learn(backbone.base, chosen, lora=lora, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
     train_mode(backbone.base)
     net.train()
     device = net.query.device

@@ -42,6 +42,22 @@ def add_lora(
     return names
 
 
+def let_learn(
+    model: nn.Module, chosen: Sequence[nn.Parameter], *, lora: bool, rank: int, alpha: float, seed: int
+) -> None:
+    """Freeze all of `model` but `chosen`: these learn themselves, or by LoRA beside their linear layers.
+
+    Raises:
+        ValueError: where LoRA finds no linear layer among them.
+    """
+    model.requires_grad_(False)
+    if lora:
+        add_lora(model, rank=rank, alpha=alpha, seed=seed, within=chosen)
+    else:
+        for parameter in chosen:
+            parameter.requires_grad = True
+
+
 def merge_lora(model: nn.Module, probe: Callable[[], Tensor], tolerance: float = 1e-2) -> float:
     """Fold LoRA into the weights and take it out, in place; returns the largest relative change of `probe()`.
 

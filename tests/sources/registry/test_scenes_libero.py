@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from scene_answers import Witness, wrong
 from embodied_midtrain.artifacts import Skips
 from embodied_midtrain.sources.registry import scenes_libero
 from embodied_midtrain.sources.registry.scenes_asking import SIDE, Asker
-from embodied_midtrain.sources.registry.scenes_libero import TABLES, TASKS, LiberoScenes, draw, open_room
+from embodied_midtrain.sources.registry.scenes_libero import SUITE, TABLES, TASKS, LiberoScenes, draw, open_room
 
 
 @pytest.fixture(scope="module")
@@ -87,12 +88,20 @@ def test_a_room_that_cannot_be_built_is_a_listed_skip(cache, monkeypatch):
 
 
 def test_no_scene_of_an_evaluation_suite_is_in_the_pool():
-    """LIBERO-10 shares scenes with LIBERO-90; the pool must not show them."""
+    """LIBERO-10 shares scenes with LIBERO-90; spatial, object and goal stand in rooms of their own."""
     from libero.libero import get_libero_path
 
-    evaluated = {
-        path.name.split("_SCENE")[0] + path.name.split("_SCENE")[1].split("_")[0]
-        for path in (Path(get_libero_path("bddl_files")) / "libero_10").glob("*_SCENE*.bddl")
-    }
-    ours = {task.split("_SCENE")[0] + task.split("_SCENE")[1].split("_")[0] for task in TASKS.values()}
-    assert evaluated and ours and not evaluated & ours
+    def rooms(paths):
+        return {re.search(r"\(problem (\w+)\)", path.read_text())[1] for path in paths}
+
+    def scenes(names):
+        return {re.match(r"(\w+?_SCENE\d+)_", name)[1] for name in names}
+
+    suites = Path(get_libero_path("bddl_files"))
+    ours = [suites / SUITE / f"{task}.bddl" for task in TASKS.values()]
+    for suite in ("libero_spatial", "libero_object", "libero_goal"):
+        evaluated = list((suites / suite).glob("*.bddl"))
+        assert len(evaluated) == 10 and not rooms(evaluated) & rooms(ours)
+    evaluated = list((suites / "libero_10").glob("*.bddl"))
+    assert len(evaluated) == 10
+    assert not scenes(path.name for path in evaluated) & scenes(path.name for path in ours)

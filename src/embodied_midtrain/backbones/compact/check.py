@@ -20,6 +20,7 @@ from embodied_midtrain.backbones.compact.processor import IMAGE
 from embodied_midtrain.backbones.compact.scenes import Asked, Scene, article, compose, point_question
 from embodied_midtrain.backbones.compact.weights import cache_dir
 from embodied_midtrain.backbones.opening import COMPACT, load_backbone
+from embodied_midtrain.backbones.precision import autocast, pick_precision
 from embodied_midtrain.backbones.regions import read_percent, write_regions
 from embodied_midtrain.backbones.rendering import messages_of, pieces, prompt_messages
 from embodied_midtrain.progress import console, progress_bar
@@ -64,7 +65,7 @@ def vision_of(backbone: Backbone, images: Sequence[Image.Image]) -> Tensor:
         Image.alpha_composite(Image.new("RGBA", i.size, "white"), i.convert("RGBA")).convert("RGB") for i in images
     ]
     pixels = backbone.processor.image_processor(white, return_tensors="pt")["pixel_values"]
-    with torch.autocast(backbone.device.type, torch.bfloat16):
+    with autocast(backbone.device, "auto"):
         return backbone.vision({"pixel_values": pixels}).to(torch.bfloat16)
 
 
@@ -74,7 +75,7 @@ def likelihoods(backbone: Backbone, rows: Sequence[Rendered], batch_size: int = 
     scores: list[float] = []
     for start in range(0, len(rows), batch_size):
         batch = backbone.collate(rows[start : start + batch_size])
-        with torch.autocast(backbone.device.type, torch.bfloat16):
+        with autocast(backbone.device, "auto"):
             logits, targets = backbone.answer_logits(batch)
         each = -F.cross_entropy(logits.float(), targets, reduction="none").cpu()
         counts = (batch["labels"][:, 1:] != IGNORED).sum(1).tolist()
@@ -178,7 +179,7 @@ def pointing(backbone: Backbone, parts: Sequence[Thing], count: int, seed: int) 
 
 
 def _points(backbone: Backbone, rows: Sequence[Rendered]) -> tuple[Tensor, int]:
-    with torch.autocast(backbone.device.type, torch.bfloat16):
+    with autocast(backbone.device, "auto"):
         texts = backbone.complete(rows, max_new_tokens=12)
     read = [read_percent(text) for text in texts]
     return torch.tensor([point or (0.5, 0.5) for point in read]), sum(point is None for point in read)
@@ -250,7 +251,7 @@ def check_command(backbone: str = COMPACT, out: Path | None = None, config: Chec
         backbone: "compact", or the folder of one that was trained again.
         out: a JSON file for the figures.
     """
-    figures = check(load_backbone(backbone, dtype=torch.bfloat16), config)
+    figures = check(load_backbone(backbone, dtype=pick_precision("auto", torch.device("cpu"))), config)
     captions, points = figures["captions"], figures["pointing"]
     print(
         f"captions  right one of ten: {captions['right']:.1%} of {captions['pictures']} held-out pictures "

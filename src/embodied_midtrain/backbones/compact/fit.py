@@ -18,6 +18,7 @@ from embodied_midtrain.backbones.compact.gaze import Gaze, looking_states
 from embodied_midtrain.backbones.compact.lessons import Picture, batches
 from embodied_midtrain.backbones.compact.settings import TrainConfig
 from embodied_midtrain.backbones.compact.words import align
+from embodied_midtrain.backbones.precision import autocast
 from embodied_midtrain.extras import require
 from embodied_midtrain.progress import progress_bar
 
@@ -86,7 +87,7 @@ def fit(
             rate = _rate(step, config)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["share"]
-            with torch.autocast(backbone.device.type, torch.bfloat16):
+            with autocast(backbone.device, "auto"):
                 rows = rows_of(step)
                 batch = {k: v.to(backbone.device) for k, v in backbone.collate(rows).items()}
                 states, attention = looking_states(backbone, batch, gaze.layer)

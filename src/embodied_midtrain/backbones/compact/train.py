@@ -30,6 +30,7 @@ from embodied_midtrain.backbones.compact.scenes import Placed, compose
 from embodied_midtrain.backbones.compact.settings import TrainConfig
 from embodied_midtrain.backbones.compact.weights import apply_trained, cache_dir, compact_folder
 from embodied_midtrain.backbones.opening import load_backbone
+from embodied_midtrain.backbones.precision import cast, pick_precision
 from embodied_midtrain.progress import console, progress_bar
 from embodied_midtrain.samples import BadSample
 
@@ -53,7 +54,8 @@ def train(config: TrainConfig, out: Path, *, start: Path | None = None, overwrit
         if run.done:
             return run.artifact()
         # What is frozen can be half precision from the start; autocast would turn it so at every step.
-        backbone = load_backbone(compact_folder(config.backbone, trained=None), dtype=torch.bfloat16)
+        dtype = pick_precision("auto", torch.device("cpu"))
+        backbone = load_backbone(compact_folder(config.backbone, trained=None), dtype=dtype)
         backbone.connector.float()
         named = things("general", cache_dir())
         named = random.Random(config.seed).sample(named, min(config.labelled, len(named)))
@@ -69,7 +71,7 @@ def train(config: TrainConfig, out: Path, *, start: Path | None = None, overwrit
         apply_trained(backbone.base, tensors)
         with atomic_path(run.file("model")) as temporary:
             backbone.save(temporary)
-        backbone.model.to(torch.bfloat16)
+        cast(backbone.model, backbone.device, dtype)
         figures = {"training": asdict(config), "start": inputs.get("start"), **check(backbone, CheckConfig())}
         write_json(run.file("figures.json"), figures)
         return run.finish({"pictures": len(pictures), "steps": config.steps})

@@ -19,6 +19,7 @@ from torch import Tensor
 from embodied_midtrain.backbones.backbone import Backbone
 from embodied_midtrain.backbones.compact.model import Connector
 from embodied_midtrain.backbones.compact.scenes import Placed
+from embodied_midtrain.backbones.precision import autocast
 from embodied_midtrain.progress import progress_bar
 
 NOTHING = "background"
@@ -93,8 +94,8 @@ def align(
                 group["lr"] = learning_rate * min(1.0, (step + 1) / 20) * 0.5 * (1 + math.cos(math.pi * step / steps))
             chosen = [rng.randrange(len(vision)) for _ in range(batch_size)]
             cells = torch.cat([vision[n] for n in chosen])
-            with torch.autocast(backbone.device.type, torch.bfloat16):
-                tokens = connector.words(cells.float() if not torch.is_autocast_enabled("cpu") else cells)
+            with autocast(backbone.device, "auto"):
+                tokens = connector.words(cells)
             directions = F.normalize(tokens.float() - middle, dim=-1).flatten(0, 1)
             wanted = targets[chosen].flatten()
             real = wanted != NO_TARGET
