@@ -19,3 +19,9 @@ def keep_large_blocks() -> None:
         mallopt(_MMAP_THRESHOLD, 1 << 25)
         mallopt(_TRIM_THRESHOLD, 1 << 30)
         mallopt(_TOP_PAD, 1 << 28)
+
+
+def release_free_blocks() -> None:
+    """Hand back what is free; for the end of a stage, since the next one has other sizes or other processes."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

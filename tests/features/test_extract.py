@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from embodied_midtrain.artifacts import ArtifactMismatch, Skips, StageError
 from embodied_midtrain.features import extract
-from embodied_midtrain.features.extract import EmbedConfig, embed, encode
+from embodied_midtrain.features.extract import PADDING, EmbedConfig, batches_of, embed, encode
 from embodied_midtrain.features.pooling import pool_states
 from embodied_midtrain.features.store import read_features
 from embodied_midtrain.samples import Picture, Sample, caption
@@ -154,3 +156,12 @@ def test_pooling_takes_the_tokens_it_names() -> None:
     assert rows == {"mean": [2, 3], "last": [4, 5], "image": [2, 3], "text": [2, 3]}
     assert pool_states(states, ids, real, 5, "text")[0].tolist() == [3, 4]
     assert torch.isnan(pool_states(states, ids, real, 1, "image")).all()
+
+
+@given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 8))
+def test_batches_hold_every_row_once_with_little_padding(lengths, size):
+    batches = batches_of(lengths, size)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    for batch in batches:
+        own = [lengths[row] for row in batch]
+        assert len(batch) <= size and own == sorted(own) and own[0] >= own[-1] * (1 - PADDING)

@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from embodied_midtrain.artifacts import StageError
+from embodied_midtrain.backbones.quiet import quiet
 from embodied_midtrain.backbones.regions import write_regions
 from embodied_midtrain.backbones.rendering import Piece, messages_of, pieces, prompt_messages
 from embodied_midtrain.samples import BadSample, Sample
@@ -339,8 +340,9 @@ class Backbone:
         model = self.model
         if hasattr(model, "merge_and_unload"):
             model = copy.deepcopy(model).merge_and_unload()
-        model.save_pretrained(folder)
-        self.processor.save_pretrained(folder)
+        with quiet():
+            model.save_pretrained(folder)
+            self.processor.save_pretrained(folder)
 
 
 def _as_image(picture: Image.Image | NDArray[np.uint8]) -> Image.Image:

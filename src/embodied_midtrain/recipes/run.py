@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from embodied_midtrain.allocation import release_free_blocks
 from embodied_midtrain.artifacts import Artifact, Skips
 from embodied_midtrain.backbones.backbone import Backbone
 from embodied_midtrain.backbones.opening import load_backbone
@@ -190,6 +191,8 @@ def run_recipe(recipe: Recipe, out: Path, *, until: str | None = None, command: 
                 console.print(f"[bold]{number + 1}/{len(rows)}[/bold] {name}")
                 with run.meter.stage(name):
                     work()
+                gc.collect()
+                release_free_blocks()
             else:
                 work()
             if name == until:
