@@ -81,7 +81,7 @@ def run_killed(command: list[str], out: Path, seconds: dict[str, float], seed: i
             now = stage_at_work(out)
             if now != stage:
                 stage, since = now, time.monotonic()
-                wait = rng.uniform(0.3, 0.7) * seconds.get(now or "", 0.0)
+                wait = rng.uniform(0.25, 0.6) * seconds.get(now or "", 0.0)
             if stage is not None and stage not in killed and time.monotonic() - since >= wait:
                 # The whole session: a stage's worker processes die with it, as when a machine goes down.
                 os.killpg(process.pid, signal.SIGKILL)
