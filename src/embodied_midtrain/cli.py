@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "quickstart": ("recipes.run:quickstart_command", "the whole way, small: pool to closed-loop result and report"),
     "run": ("recipes.run:run_command", "run the stages of a recipe file; a second call goes on"),
     "pool build": ("sources.registry.build:build_command", "make the default pool from registry packages"),
+    "pool inspect": ("sources.inspect:inspect_command", "what is in a pool: counts, texts, images, examples, faults"),
     "demos": ("benchmarks.demos:demos_command", "record demonstrations of scripted experts"),
     "embed": ("features.extract:embed_command", "features of pool and target under a frozen backbone"),
     "gap": ("gap.measure:gap_command", "how far pool and target are apart: MMD, diversity, map"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -66,12 +66,25 @@ class Turn:
             raise BadSample("bad geometry", f"{marks} {REGION_MARK} marks for {len(self.regions)} regions")
 
 
+class Stored(Protocol):
+    """Bytes that lie inside a larger file; can be sent to another process."""
+
+    def read(self) -> bytes:
+        """The bytes.
+
+        Raises:
+            BadSample: where they cannot be read any more.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An encoded image: bytes at hand, or a file that is read when it is needed."""
+    """An encoded image: bytes at hand, or a file or a part of one that is read when it is needed."""
 
     data: bytes | None = field(default=None, repr=False)
     path: Path | None = None
+    stored: Stored | None = None
 
     def read(self) -> bytes:
         """The encoded bytes.
@@ -81,6 +94,8 @@ class Picture:
         """
         if self.data is not None:
             return self.data
+        if self.stored is not None:
+            return self.stored.read()
         if self.path is None:
             raise BadSample("missing image", "neither bytes nor a path")
         try:
@@ -166,6 +181,14 @@ class Sample:
             raise BadSample("empty text", "no assistant turn with text")
 
 
+class Found(Protocol):
+    """Samples by key."""
+
+    def __contains__(self, key: tuple[str, str], /) -> bool: ...
+
+    def __getitem__(self, key: tuple[str, str], /) -> Sample: ...
+
+
 class Pool(Protocol):
     """A stream of samples that can be opened again and always gives the same order."""
 
@@ -175,6 +198,10 @@ class Pool(Protocol):
 
     def fingerprint(self) -> str:
         """A short text that changes when the content does."""
+        ...
+
+    def find(self, keys: Collection[tuple[str, str]]) -> Found:
+        """These samples, as far as they are there."""
         ...
 
 

@@ -91,7 +91,8 @@ def test_messages_with_parts_inline_images_and_system_text(tmp_path: Path, image
         ({"id": "x"}, "broken record"),
         ({"id": "x", "conversations": ["text"]}, "broken record"),
         ({"id": "x", "conversations": [{"from": "human", "value": 3}]}, "broken record"),
-        (llava("x", {"path": "a.png"}), "broken record"),
+        (llava("x", [3.5]), "missing image"),
+        (llava("x", ""), "broken record"),
         ({"id": "x", "conversations": [{"from": "wizard", "value": "hm"}]}, "unknown role"),
         (llava("x", "missing.png"), "missing image"),
         (llava("x", None), "missing image"),
@@ -161,7 +162,7 @@ def test_images_stand_beside_the_file_by_default(tmp_path: Path, images: Path) -
     [
         ("data.jsonl", "", "empty"),
         ("data.json", "this is no JSON\nat all\n", "not JSON"),
-        ("photo.png", "\x89PNG\r\n\x1a\n", "not JSON"),
+        ("photo.bin", "no data", "nothing that can be read"),
         ("data.json", '{\n  "conversations": []\n}', "not JSON"),
     ],
 )

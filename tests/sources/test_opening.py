@@ -51,7 +51,7 @@ def test_an_unfinished_or_foreign_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="emt embed"):
         open_pool(tmp_path / "other", skips=Skips())
     (tmp_path / "plain").mkdir()
-    with pytest.raises(StageError, match="not an artifact"):
+    with pytest.raises(StageError, match="nothing at"):
         open_pool(tmp_path / "plain", skips=Skips())
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from embodied_midtrain.artifacts import StageError
 from embodied_midtrain.sources import records
+from embodied_midtrain.sources.places import Place
 from embodied_midtrain.sources.records import Broken, read_records
 
 
@@ -21,15 +22,15 @@ def test_a_list_is_read_the_same_whatever_the_chunks(
     # A byte order mark, as some editors write it. The first chunk must hold the bracket.
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(rows, indent=indent).encode())
     if chunk >= 7:
-        assert list(read_records(path)) == rows
+        assert list(read_records(Place(str(path)))) == rows
     else:
         path.write_text(json.dumps(rows, indent=indent))
-        assert list(read_records(path)) == rows
+        assert list(read_records(Place(str(path)))) == rows
 
 
 def test_an_empty_list_has_no_records(tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text("[ ]")
-    assert list(read_records(tmp_path / "rows.json")) == []
+    assert list(read_records(Place(str(tmp_path / "rows.json")))) == []
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_a_damaged_list_is_refused_after_what_could_be_read(tmp_path: Path, text
 
 
 def _each(path: Path, into: list) -> list:
-    for row in read_records(path):
+    for row in read_records(Place(str(path))):
         into.append(row)
     return []
 
@@ -52,13 +53,13 @@ def _each(path: Path, into: list) -> list:
 def test_a_list_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_bytes(b'[{"a": "\xff"}]')
     with pytest.raises(StageError, match="UTF-8"):
-        list(read_records(tmp_path / "rows.json"))
+        list(read_records(Place(str(tmp_path / "rows.json"))))
 
 
 def test_lines_go_on_after_a_broken_one(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_bytes(
         b'\xef\xbb\xbf{"a": 1}\n\n{"a": \n\xff\xfe\n' + b"[" * 100_000 + b'\n{"a": 2}\n'
     )
-    rows = list(read_records(tmp_path / "rows.jsonl"))
+    rows = list(read_records(Place(str(tmp_path / "rows.jsonl"))))
     assert [row for row in rows if not isinstance(row, Broken)] == [{"a": 1}, {"a": 2}]
     assert ["line 3" in row.why for row in rows if isinstance(row, Broken)] == [True, False, False]

@@ -1,13 +1,14 @@
-"""Any pool by its path: an artifact of `emt pool build`, or a user's conversation file."""
+"""Any pool by its path: an artifact of `emt pool build`, a user's files, or a YAML file that names several sources."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from embodied_midtrain.artifacts import Artifact, Skips, StageError
+from embodied_midtrain.artifacts import MANIFEST, Artifact, Skips, StageError
 from embodied_midtrain.samples import Pool, Sample
-from embodied_midtrain.sources.conversations import ConversationPool
+from embodied_midtrain.sources.mixed import Source, open_mixed, open_source
+from embodied_midtrain.sources.places import is_url
 from embodied_midtrain.sources.table import SampleIndex, read_table
 
 POOL_STAGE = "pool build"
@@ -30,51 +31,56 @@ class TablePool:
     def fingerprint(self) -> str:
         return self.artifact.fingerprint
 
+    def find(self, keys: Collection[tuple[str, str]]) -> SampleIndex:
+        """All of its samples, read when they are asked for."""
+        return SampleIndex(self.tables())
+
     def tables(self) -> list[Path]:
         return [
             self.artifact.file(name) for name in sorted(self.artifact.manifest["files"]) if name.endswith(".parquet")
         ]
 
 
-def open_pool(path: Path, *, images: Path | None = None, skips: Skips) -> Pool:
+def open_pool(path: Path | str, *, images: Path | None = None, skips: Skips) -> Pool:
     """Open a pool for reading.
 
     Args:
-        path: a pool artifact's folder, or a JSON or JSONL file of conversations.
-        images: folder that image paths in a conversation file start from; by default the file's own folder.
+        path: a pool artifact's folder; conversations in JSON or JSONL, WebDataset shards, Parquet files or a folder of
+            images with captions, each as a file, folder, pattern or URL; or a YAML file that names several of these.
+        images: folder that image paths start from; by default the files' own folder.
         skips: bad records are added here while the pool is read; they are not raised.
 
     Raises:
         StageError: where there is nothing that can be read at all; the message names the remedy.
+        ConfigError: where a YAML file cannot be understood.
     """
-    path = Path(path)
-    if not path.exists():
-        raise StageError(
-            f"there is no pool {path}; give a folder that 'emt pool build' made, or a .json or .jsonl file of "
-            "conversations"
-        )
-    if path.is_dir():
-        return TablePool(Artifact.open(path, POOL_STAGE))
-    return ConversationPool(path, images, skips)
+    text = str(path)
+    if not is_url(text):
+        local = Path(text)
+        if (local / MANIFEST).is_file():
+            return TablePool(Artifact.open(local, POOL_STAGE))
+        if local.suffix in (".yaml", ".yml"):
+            return open_mixed(local, skips)
+        if not local.exists() and not set("*?[{") & set(text):
+            raise StageError(
+                f"there is no pool {text}; give a folder that 'emt pool build' made, conversations (.json, .jsonl), "
+                "WebDataset shards, Parquet files, a folder of images with captions, or a YAML file that names several"
+            )
+    return open_source(Source(text, images=images), skips)
 
 
-def read_samples(path: Path, keys: Iterable[tuple[str, str]], *, images: Path | None = None) -> Iterator[Sample]:
+def read_samples(path: Path | str, keys: Iterable[tuple[str, str]], *, images: Path | None = None) -> Iterator[Sample]:
     """These samples of a pool, in the order of `keys`.
 
-    A pool artifact is read at random; of a conversation file, which has no index, the wanted records (with paths in
-    place of images) are gathered in one pass.
+    A pool artifact is read at random; of other files, which have no index, the wanted records (with references in
+    place of images, where these lie on this machine) are gathered in one pass.
 
     Raises:
         StageError: where one of them is not in the pool.
     """
     wanted = list(keys)
     pool = open_pool(path, images=images, skips=Skips())
-    found: SampleIndex | dict[tuple[str, str], Sample]
-    if isinstance(pool, TablePool):
-        found = SampleIndex(pool.tables())
-    else:
-        names = set(wanted)
-        found = {sample.key: sample for sample in pool if sample.key in names}
+    found = pool.find(wanted)
     for key in wanted:
         if key not in found:
             raise StageError(

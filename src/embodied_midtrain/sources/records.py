@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from io import TextIOWrapper
 from typing import IO, Any
 
 from embodied_midtrain.artifacts import StageError
+from embodied_midtrain.sources.places import Place
 
 _CHUNK = 1 << 20
 _LARGEST_RECORD = 64 << 20
@@ -23,32 +24,30 @@ class Broken:
         self.why = why
 
 
-def is_list(path: Path) -> bool:
+def is_list(path: Place) -> bool:
     """Whether the file is one JSON list (else: one record a line).
 
     Raises:
         StageError: where it is missing, a folder, empty, or neither of the two.
     """
     try:
-        with path.open("rb") as file:
+        with path.open() as file:
             head = file.read(_CHUNK).removeprefix(b"\xef\xbb\xbf").lstrip()
-            if not head:
-                raise StageError(f"{path} is empty; a list or lines of conversation records were expected")
-    except FileNotFoundError as error:
-        raise StageError(f"there is no file {path}") from error
     except OSError as error:
-        raise StageError(f"{path} cannot be read: {error.strerror}") from error
+        raise StageError(f"{path.text} cannot be read: {error.strerror}") from error
+    if not head:
+        raise StageError(f"{path.text} is empty; a list or lines of conversation records were expected")
     if head.startswith(b"[") and path.suffix != ".jsonl":
         return True
     if all(isinstance(value, Broken) for _, value in zip(range(_LINES_TRIED), read_lines(path), strict=False)):
         raise StageError(
-            f"{path} is not JSON: neither a list of records nor one record a line. "
+            f"{path.text} is not JSON: neither a list of records nor one record a line. "
             "Give a pool folder, or a .json or .jsonl file of conversations."
         )
     return False
 
 
-def read_records(path: Path) -> Iterator[Any | Broken]:
+def read_records(path: Place) -> Iterator[Any | Broken]:
     """All records in order; a `Broken` for each line of a JSONL file that cannot be parsed.
 
     Raises:
@@ -57,8 +56,8 @@ def read_records(path: Path) -> Iterator[Any | Broken]:
     return read_list(path) if is_list(path) else read_lines(path)
 
 
-def read_lines(path: Path) -> Iterator[Any | Broken]:
-    with path.open("rb") as file:
+def read_lines(path: Place) -> Iterator[Any | Broken]:
+    with path.open() as file:
         for number, line in enumerate(file):
             text = line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line
             if not text.strip():
@@ -69,15 +68,15 @@ def read_lines(path: Path) -> Iterator[Any | Broken]:
                 yield Broken(f"line {number + 1}: {error}")
 
 
-def read_list(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8-sig") as file:
+def read_list(path: Place) -> Iterator[Any]:
+    with path.open() as raw, TextIOWrapper(raw, encoding="utf-8-sig") as file:
         try:
             yield from _elements(file, path)
         except UnicodeDecodeError as error:
-            raise StageError(f"{path} is not UTF-8 text: {error}") from error
+            raise StageError(f"{path.text} is not UTF-8 text: {error}") from error
 
 
-def _elements(file: IO[str], path: Path) -> Iterator[Any]:
+def _elements(file: IO[str], path: Place) -> Iterator[Any]:
     decoder = json.JSONDecoder()
     text, at, count, ended = file.read(_CHUNK).lstrip()[1:], 0, 0, False
     while True:
@@ -93,7 +92,7 @@ def _elements(file: IO[str], path: Path) -> Iterator[Any]:
             )
             if ended or not cut or len(text) - at > _LARGEST_RECORD:
                 raise StageError(
-                    f"{path} is damaged after record {count} ({error}); mend the file, or save it as one record a "
+                    f"{path.text} is damaged after record {count} ({error}); mend the file, or save it as one record a "
                     "line (.jsonl), where a bad line costs one record only"
                 ) from error
             more = file.read(max(_CHUNK, len(text) - at))

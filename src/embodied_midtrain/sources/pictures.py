@@ -1,0 +1,71 @@
+"""What a record holds for an image, as a `Picture`: a path, bytes, base64, or a record of these."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embodied_midtrain.samples import BadSample, Picture
+from embodied_midtrain.sources.places import is_url
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Where paths of images start from; None where a source has none (its images are all inside).
+
+    Raises:
+        BadSample: by `picture`, on whatever is no image or none that may be read.
+    """
+
+    root: Path | None = None
+    base64: bool = False
+    """Whether plain text is an encoded image rather than a path."""
+
+    def picture(self, value: Any) -> Picture:
+        if isinstance(value, Picture):
+            return value
+        if isinstance(value, dict):
+            # As `datasets` stores an image: bytes where they are embedded, else a path.
+            inside = value.get("bytes")
+            value = inside if inside is not None else value.get("path")
+        if isinstance(value, (bytes, bytearray)):
+            if not value:
+                raise BadSample("empty image")
+            return Picture(data=bytes(value))
+        if not isinstance(value, str) or not value:
+            raise BadSample("missing image", f"{type(value).__name__} in place of an image")
+        if value.startswith("data:"):
+            return _encoded(value.partition(",")[2])
+        if self.base64:
+            return _encoded(value)
+        if is_url(value):
+            raise BadSample("remote image", f"{value[:200]}: fetch the images into a folder first")
+        return self._file(value)
+
+    def _file(self, name: str) -> Picture:
+        if self.root is None:
+            raise BadSample("missing image", f"{name[:80]!r} is a path; give the folder of images")
+        try:
+            path = (self.root / name).resolve()
+            if not path.is_relative_to(self.root):
+                raise BadSample("image outside its folder", name)
+            if not path.is_file():
+                raise BadSample("missing image", name)
+            if path.stat().st_size == 0:
+                raise BadSample("empty image", name)
+        except (OSError, ValueError, RuntimeError) as error:
+            if isinstance(error, BadSample):
+                raise
+            # A name with a null byte, too long, or a loop of links.
+            raise BadSample("missing image", f"{name[:80]!r}: {error}") from error
+        return Picture(path=path)
+
+
+def _encoded(text: str) -> Picture:
+    try:
+        return Picture(data=base64.b64decode(text, validate=True))
+    except (ValueError, binascii.Error) as error:
+        raise BadSample("broken image", f"not base64: {error}") from error
