@@ -19,7 +19,7 @@ import platform
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,43 @@ class Skips:
 
     def summary(self) -> str:
         return ", ".join(f"{n} {reason}" for reason, n in self.counts().items()) or "none"
+
+
+JUDGED_FROM = 100
+"""Rows before which the share of bad ones is not judged."""
+
+
+def share_of(text: str) -> float:
+    """A share as people write it: "1%" or "0.01".
+
+    Raises:
+        ValueError: where it is none between 0 and 1.
+    """
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no share; write 1% or 0.01") from error
+    if not 0 <= share <= 1:
+        raise ValueError(f"{text!r} is no share between 0% and 100%")
+    return share
+
+
+def refuse_if_bad(run: StageRun, used: int, faults: Sequence[list[dict[str, str]]], most: float) -> None:
+    """Stop where more than the share `most` of all rows so far was left out; every fault is listed in a file.
+
+    Raises:
+        StageError: then; what was finished is kept.
+    """
+    bad = sum(len(rows) for rows in faults)
+    if used + bad < JUDGED_FROM or bad <= most * (used + bad):
+        return
+    rows = [row for some in faults for row in some]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    write_atomic(run.log("faults.jsonl"), "\n".join(lines) + "\n")
+    raise StageError(
+        f"{bad} of the first {used + bad} rows cannot be used, more than {most:.1%}: {Skips(rows).summary()}. Each is "
+        f"listed in {run.log('faults.jsonl')}; mend the data, or allow more with --max-bad. What was finished is kept."
+    )
 
 
 @dataclasses.dataclass(frozen=True)

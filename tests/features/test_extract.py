@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from embodied_midtrain.artifacts import ArtifactMismatch, Skips, StageError
+from embodied_midtrain.artifacts import ArtifactMismatch, Skips, StageError, share_of
 from embodied_midtrain.features import extract
 from embodied_midtrain.features.extract import PADDING, EmbedConfig, batches_of, embed, encode
 from embodied_midtrain.features.pooling import pool_states
@@ -165,3 +165,25 @@ def test_batches_hold_every_row_once_with_little_padding(lengths, size):
     for batch in batches:
         own = [lengths[row] for row in batch]
         assert len(batch) <= size and own == sorted(own) and own[0] >= own[-1] * (1 - PADDING)
+
+
+def test_too_many_bad_rows_stop_the_run_and_are_listed(tmp_path):
+    rows = [{"id": str(n), "question": "Why?", "answer": "So." if n % 4 else " "} for n in range(160)]
+    (tmp_path / "pool.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = EmbedConfig(part_size=32, batch_size=8)
+
+    def run(max_bad):
+        skips = Skips()
+        pool = open_pool(tmp_path / "pool.jsonl", skips=skips)
+        return embed(
+            tmp_path / "out", config, backbone=tiny.backbone("compact"), pool=pool, skips=skips, max_bad=max_bad
+        )
+
+    with pytest.raises(StageError, match=r"more than 20\.0%: \d+ empty text.*faults\.jsonl"):
+        run(share_of("20%"))
+    assert "empty text" in (tmp_path / "out" / "logs" / "faults.jsonl").read_text()
+    kept = sorted((tmp_path / "out").glob("shard-*.parquet"))
+    assert kept
+    times = [path.stat().st_mtime_ns for path in kept]
+    assert run(share_of("0.3")).counts["used"] == 120
+    assert [path.stat().st_mtime_ns for path in kept] == times

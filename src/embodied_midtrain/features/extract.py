@@ -18,7 +18,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from embodied_midtrain.artifacts import Artifact, Skips, StageError, StageRun, open_stage, write_json
+from embodied_midtrain.artifacts import (
+    Artifact,
+    Skips,
+    StageError,
+    StageRun,
+    open_stage,
+    refuse_if_bad,
+    share_of,
+    write_json,
+)
 from embodied_midtrain.backbones.backbone import Backbone, Rendered
 from embodied_midtrain.backbones.opening import load_backbone
 from embodied_midtrain.backbones.precision import Precision, autocast
@@ -96,6 +105,7 @@ def embed(
     target: Robots | None = None,
     skips: Skips | None = None,
     total: int | None = None,
+    max_bad: float = 0.1,
     overwrite: bool = False,
 ) -> Artifact:
     """Embed a pool's samples or a target's frames into a feature store at `out`.
@@ -103,10 +113,11 @@ def embed(
     Args:
         skips: the list that the pool's or target's reader adds to; it goes into the artifact.
         total: how many rows there are, where known, for the time left.
+        max_bad: share of rows that may be left out.
 
     Raises:
         ValueError: unless exactly one of `pool` and `target` is given.
-        StageError: where no row could be embedded.
+        StageError: where no row could be embedded, or too many are bad.
     """
     if (pool is None) == (target is None):
         raise ValueError("give either a pool or a target to embed, and not both")
@@ -117,9 +128,9 @@ def embed(
         if run.done:
             return run.artifact()
         items = pool_items(pool) if pool is not None else target_items(target, config)  # type: ignore[arg-type]
-        used, left_out = _embed_parts(run, items, config, backbone, given.name, total)
-        if skips is not None:
-            run.skips.rows.extend(skips.rows)
+        reader = skips if skips is not None else Skips()
+        used, left_out = _embed_parts(run, items, config, backbone, given.name, total, reader, max_bad)
+        run.skips.rows.extend(reader.rows)
         if not used:
             why = Skips([*run.skips.rows, *left_out]).summary()
             raise StageError(
@@ -131,9 +142,16 @@ def embed(
 
 
 def _embed_parts(
-    run: StageRun, items: Iterable[Item], config: EmbedConfig, backbone: Backbone, name: str, total: int | None
+    run: StageRun,
+    items: Iterable[Item],
+    config: EmbedConfig,
+    backbone: Backbone,
+    name: str,
+    total: int | None,
+    reader: Skips,
+    max_bad: float,
 ) -> tuple[int, list[dict[str, str]]]:
-    """How many rows were embedded, and those that were left out."""
+    """How many rows were embedded, and those that were left out (beside what the reader left out)."""
     used, rows, started = 0, 0, time.monotonic()
     left_out: list[dict[str, str]] = []
     parts = enumerate(_windows(items, config.part_size))
@@ -151,7 +169,9 @@ def _embed_parts(
             left_out += record["skipped"]
             rows += len(keys)
             bar.advance(len(keys) + len(skips))
-            bar.say(f"{rows / (time.monotonic() - started):.1f} rows/s, {len(skips)} skipped")
+            bar.say(f"{rows / (time.monotonic() - started):.1f} rows/s, {len(left_out) + len(reader)} skipped")
+            refuse_if_bad(run, used, [reader.rows, left_out], max_bad)
+    refuse_if_bad(run, used, [reader.rows, left_out], max_bad)
     return used, left_out
 
 
@@ -277,10 +297,11 @@ def _digest(row: Rendered) -> str | None:
 def embed_command(
     out: Path,
     config: EmbedConfig = EmbedConfig(),
-    pool: Path | None = None,
+    pool: str | None = None,
     images: Path | None = None,
     target: Path | None = None,
     backbone: str = "compact",
+    max_bad: str = "10%",
     overwrite: bool = False,
 ) -> None:
     """Make features of a pool's samples, or of a target's frames, under a frozen backbone.
@@ -290,14 +311,17 @@ def embed_command(
     Examples:
         emt embed --pool runs/quickstart/pool --out runs/mine/pool-features
         emt embed --pool data/llava.json --images data/images --out runs/mine/pool-features
+        emt embed --pool "data/cc12m/{00000..01242}.tar" --out runs/mine/pool-features --max-bad 1%
         emt embed --target runs/quickstart/demos --out runs/mine/target-features
 
     Args:
         out: folder for the feature store.
-        pool: a pool artifact, or a conversation JSON or JSONL file.
-        images: folder that image paths in a conversation file start from.
+        pool: a pool artifact; conversations (.json, .jsonl), WebDataset shards, Parquet files or a folder of images
+            with captions, as file, folder, pattern or URL; or a YAML file that names several sources.
+        images: folder that image paths start from.
         target: a demonstrations artifact, or HDF5 in the robomimic layout.
         backbone: "compact", or the name or folder of a transformers image-text-to-text model.
+        max_bad: share of rows that may be left out; past it the run stops (what was finished is kept).
         overwrite: replace a result that was made from other inputs or settings.
     """
     skips = Skips()
@@ -311,6 +335,7 @@ def embed_command(
         pool=opened_pool,
         target=opened_target,
         skips=skips,
+        max_bad=share_of(max_bad),
         overwrite=overwrite,
     )
     print(f"{artifact.counts['used']} features in {out}; skipped: {artifact.counts['skipped'] or 'none'}")

@@ -49,7 +49,7 @@ def midtrain(
     config: MidtrainConfig,
     *,
     backbone: Backbone,
-    pool: Path,
+    pool: Path | str,
     selection: Artifact,
     images: Path | None = None,
     overwrite: bool = False,
@@ -169,7 +169,7 @@ def _counts(mixture: Mixture, config: MidtrainConfig) -> dict[str, Any]:
 
 def midtrain_command(
     out: Path,
-    pool: Path,
+    pool: str,
     selection: Path,
     config: MidtrainConfig = MidtrainConfig(),
     backbone: str = "compact",

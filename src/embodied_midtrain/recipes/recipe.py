@@ -47,10 +47,11 @@ VARIANTS = (
 class Data:
     """The user's own data, in place of what the recipe would make."""
 
-    pool: Path | None = None
-    """A pool artifact, or a conversation JSON or JSONL file; nothing: the registry pool is built."""
+    pool: str | None = None
+    """A pool artifact, files (conversations, WebDataset, Parquet, folders; a pattern or URL), or a YAML file that names
+    several sources; nothing: the registry pool is built."""
     images: Path | None = None
-    """Folder that image paths in a conversation file start from."""
+    """Folder that image paths start from."""
     target: Path | None = None
     """Robot episodes, HDF5 in the robomimic layout; nothing: demonstrations are recorded."""
 

@@ -74,7 +74,7 @@ class Run:
         if self.recipe.data.target is None:
             record_demos(self.layout.demos, self.seeded(self.recipe.demos))
 
-    def pool_path(self) -> Path:
+    def pool_path(self) -> Path | str:
         return self.recipe.data.pool or self.layout.pool
 
     def target_path(self) -> Path:

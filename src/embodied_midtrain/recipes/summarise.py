@@ -29,6 +29,7 @@ from embodied_midtrain.recipes.layout import Layout
 from embodied_midtrain.recipes.recipe import Recipe
 from embodied_midtrain.recipes.results import closed_loop
 from embodied_midtrain.report import summary as doc
+from embodied_midtrain.sources.places import absolute
 
 
 def summarise(layout: Layout, recipe: Recipe, stages: tuple[doc.StageTime, ...], command: str) -> doc.Summary:
@@ -68,7 +69,7 @@ def _files(layout: Layout, recipe: Recipe) -> doc.Files:
     own, images = recipe.data.pool, recipe.data.images
     scores = layout.selection("estimator")
     return doc.Files(
-        pool=str(own.resolve()) if own else layout.relative(layout.pool) if _finished(layout.pool) else "",
+        pool=absolute(own) if own else layout.relative(layout.pool) if _finished(layout.pool) else "",
         images=str(images.resolve()) if images else "",
         map=layout.relative(layout.gap / "map.parquet") if _finished(layout.gap) else "",
         scores=layout.relative(scores / "scores.parquet") if _finished(scores) else "",

@@ -33,6 +33,7 @@ from embodied_midtrain.report.terminal import print_summary
 from embodied_midtrain.report.view import Limits, View, build_view
 from embodied_midtrain.samples import Sample
 from embodied_midtrain.sources.opening import read_samples
+from embodied_midtrain.sources.places import absolute
 
 PAGE = "report.html"
 TEMPLATES = Path(__file__).with_name("templates")
@@ -160,7 +161,7 @@ def pool_reader(run: Path, summary: Summary) -> Reader | None:
     """Reads samples of the run's pool by key; None where the run has none."""
     if not summary.files.pool:
         return None
-    pool = run / summary.files.pool
+    pool = absolute(summary.files.pool, run)
     images = Path(summary.files.images) if summary.files.images else None
 
     def read(keys: list[Key]) -> Mapping[Key, Sample]:

@@ -24,7 +24,7 @@ from embodied_midtrain.sources.folder import METADATA, PICTURES, FolderPool, fol
 from embodied_midtrain.sources.formats import Kind, named
 from embodied_midtrain.sources.parquet import ParquetPool
 from embodied_midtrain.sources.pictures import ImageFolder
-from embodied_midtrain.sources.places import Place, is_url, places
+from embodied_midtrain.sources.places import Place, absolute, is_url, places
 from embodied_midtrain.sources.webdataset import WebDatasetPool
 
 ENDINGS: dict[Kind, tuple[str, ...]] = {
@@ -100,8 +100,9 @@ def open_mixed(path: Path, skips: Skips) -> MixedPool:
 
 
 def _below(source: Source, folder: Path) -> Source:
-    path = source.path if is_url(source.path) else str(folder / source.path)
-    return replace(source, path=path, images=None if source.images is None else folder / source.images)
+    return replace(
+        source, path=absolute(source.path, folder), images=None if source.images is None else folder / source.images
+    )
 
 
 def open_source(source: Source, skips: Skips) -> FilePool:

@@ -30,6 +30,15 @@ def is_url(text: str) -> bool:
     return re.match(r"[a-z][a-z0-9+.-]*://", text) is not None
 
 
+def absolute(text: str, start: Path | None = None) -> str:
+    """The same place from everywhere; a URL as it is.
+
+    Args:
+        start: what a relative path starts from; by default the working folder.
+    """
+    return text if is_url(text) else str((start or Path.cwd()) / text)
+
+
 @dataclass(frozen=True, order=True)
 class Place:
     """One file, here or elsewhere."""
