@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
@@ -25,17 +26,18 @@ class ActionSpec:
 
     Attributes:
         names: one name a dimension, such as ("x", "y", "z", "gripper").
-        kind: whether the arm's numbers are changes or targets.
+        kind: whether the arm's numbers are changes or targets; "unknown" where a data set does not say what its
+            actions mean: enough to compare frames, too little to train a policy.
         frame: the frame they are given in: "world", "base", "end effector" or "joint".
         rotation: the form of the rotation part, "none" where there is none.
         gripper: index of the gripper's dimension, or None.
         gripper_closed: sign of the gripper's number that closes it (+1 or -1).
-        low, high: bounds of each dimension as the controller takes them.
+        low, high: bounds of each dimension as the controller takes them; infinite where there are none.
         rate: actions a second.
     """
 
     names: tuple[str, ...]
-    kind: Literal["delta", "absolute"]
+    kind: Literal["delta", "absolute", "unknown"]
     frame: str
     rotation: str
     gripper: int | None
@@ -64,13 +66,62 @@ class ActionSpec:
         mine, theirs = asdict(self), asdict(other)
         return [f"{name}: {mine[name]!r} against {theirs[name]!r}" for name in mine if mine[name] != theirs[name]]
 
+    @classmethod
+    def unknown(cls, width: int, rate: float, names: Sequence[str] = ()) -> ActionSpec:
+        """Of actions that nobody has said the meaning of."""
+        called = tuple(names) if len(names) == width else tuple(f"d{n}" for n in range(width))
+        return cls(called, "unknown", "unknown", "unknown", None, 1, (-math.inf,) * width, (math.inf,) * width, rate)
+
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain values; a bound that is infinite is None, for JSON knows no infinity."""
+        bounds = {name: [v if math.isfinite(v) else None for v in getattr(self, name)] for name in ("low", "high")}
+        return {**asdict(self), **bounds}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> ActionSpec:
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+        for name, endless in (("low", -math.inf), ("high", math.inf)):
+            fields[name] = tuple(endless if v is None else float(v) for v in fields[name])
         return cls(**fields)
+
+
+class Frames(Protocol):
+    """Camera images, uint8 [time, height, width, 3]: an array, or what stands for one and reads what is asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def ndim(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any, /) -> NDArray[np.uint8]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFrames:
+    """Frames that stay in their file until they are asked for.
+
+    Attributes:
+        shape: [time, height, width, 3].
+        read: from indices to these frames; raises `BadEpisode`.
+    """
+
+    shape: tuple[int, ...]
+    read: Callable[[Sequence[int]], NDArray[np.uint8]]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any, /) -> NDArray[np.uint8]:
+        wanted = np.arange(len(self))[index]
+        found = self.read(np.atleast_1d(wanted).tolist())
+        return found if np.ndim(wanted) else found[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +132,7 @@ class Episode:
         id: unique within the data set.
         task: short name of the task, such as "reach-v3".
         instruction: what the robot was asked, in words.
-        frames: camera images, uint8 [time, height, width, 3], upright, RGB.
+        frames: camera images, uint8 [time, height, width, 3], upright, RGB; perhaps still in their file.
         actions: what was commanded (the training label), float32 [time, spec.width].
         success: whether the task was solved.
     """
@@ -89,7 +140,7 @@ class Episode:
     id: str
     task: str
     instruction: str
-    frames: NDArray[np.uint8]
+    frames: Frames
     actions: NDArray[np.float32]
     success: bool = True
 

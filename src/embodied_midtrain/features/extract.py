@@ -31,7 +31,7 @@ from embodied_midtrain.artifacts import (
 from embodied_midtrain.backbones.backbone import Backbone, Rendered
 from embodied_midtrain.backbones.opening import load_backbone
 from embodied_midtrain.backbones.precision import Precision, autocast
-from embodied_midtrain.episodes import ACTION_PROMPT, Robots, target_prompt
+from embodied_midtrain.episodes import ACTION_PROMPT, BadEpisode, Episode, Robots, target_prompt
 from embodied_midtrain.features.pooling import Pooling, pool_states
 from embodied_midtrain.features.store import write_shard
 from embodied_midtrain.progress import progress_bar
@@ -88,12 +88,17 @@ def target_items(robots: Robots, config: EmbedConfig) -> Iterator[Item]:
         count = min(config.frames_per_episode, len(episode.frames))
         text = target_prompt(episode.instruction, config.prompt)
         for index in np.linspace(0, len(episode.frames) - 1, count).round().astype(int).tolist():
-            frame = episode.frames[index]
-            yield Item((episode.task, f"{episode.id}/{index:04d}"), _frame_render(frame, text))
+            yield Item((episode.task, f"{episode.id}/{index:04d}"), _frame_render(episode, index, text))
 
 
-def _frame_render(frame: NDArray[np.uint8], text: str) -> Callable[[Backbone], Rendered]:
-    return lambda backbone: backbone.prompt(frame, text)
+def _frame_render(episode: Episode, index: int, text: str) -> Callable[[Backbone], Rendered]:
+    def render(backbone: Backbone) -> Rendered:
+        try:
+            return backbone.prompt(episode.frames[index], text)
+        except BadEpisode as error:
+            raise BadSample(error.reason, error.detail) from error
+
+    return render
 
 
 def embed(

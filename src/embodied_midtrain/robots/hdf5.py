@@ -81,7 +81,7 @@ def write_demo(
     for name, value in (attributes or {}).items():
         demo.attrs[name] = value
     obs = demo.create_group("obs")
-    frames = episode.frames
+    frames = episode.frames[:]
     packed: dict[str, Any] = {"compression": "gzip", "compression_opts": 1}
     obs.create_dataset(CAMERA, data=frames, chunks=(1, *frames.shape[1:]), track_times=False, **packed)
     for name, values in (observations or {}).items():
