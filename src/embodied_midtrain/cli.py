@@ -19,6 +19,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pool build": ("sources.registry.build:build_command", "make the default pool from registry packages"),
     "pool inspect": ("sources.inspect:inspect_command", "what is in a pool: counts, texts, images, examples, faults"),
     "demos": ("benchmarks.demos:demos_command", "record demonstrations of scripted experts"),
+    "robots inspect": ("robots.inspect:inspect_command", "what robot data hold, and what looks wrong"),
+    "robots export": ("robots.export:export_command", "robot data as a LeRobot data set"),
     "embed": ("features.extract:embed_command", "features of pool and target under a frozen backbone"),
     "gap": ("gap.measure:gap_command", "how far pool and target are apart: MMD, diversity, map"),
     "select": ("proximity.select:select_command", "score every sample and keep the closest"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from dataclasses import fields as fields_of
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -79,6 +80,14 @@ class ActionSpec:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> ActionSpec:
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError, TypeError: where it is not what that gives.
+        """
+        missing = {field.name for field in fields_of(cls)} - value.keys()
+        if missing:
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
         for name, endless in (("low", -math.inf), ("high", math.inf)):
             fields[name] = tuple(endless if v is None else float(v) for v in fields[name])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from embodied_midtrain.artifacts import ArtifactMismatch, StageError
-from embodied_midtrain.episodes import Episode
+from embodied_midtrain.episodes import ActionSpec, Episode
 from embodied_midtrain.policies import frames, frozen
 from embodied_midtrain.policies.encoder import encode, only_layers, see
 from embodied_midtrain.policies.finetune import FinetuneConfig, finetune
@@ -302,3 +302,10 @@ def test_random_crops_keep_the_size_and_move():
     assert one.shape == frame.shape and one.dtype == np.uint8
     assert (one != two).any()
     assert np.array_equal(random_crop(frame, 1.0, np.random.default_rng(1)), frame)
+
+
+def test_actions_of_unknown_meaning_train_no_policy(tmp_path):
+    robots = Dots()
+    robots.spec = ActionSpec.unknown(SPEC.width, 10.0)
+    with pytest.raises(StageError, match=r"action_spec\.json"):
+        run(tmp_path / "out", robots=robots)

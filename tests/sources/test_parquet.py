@@ -20,6 +20,12 @@ def picture(shade: int = 0) -> bytes:
     return buffer.getvalue()
 
 
+def encoded(frame: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def robo2vlm(count: int) -> list[dict[str, Any]]:
     return [
         {

@@ -305,6 +305,7 @@ def embed_command(
     pool: str | None = None,
     images: Path | None = None,
     target: Path | None = None,
+    camera: str | None = None,
     backbone: str = "compact",
     max_bad: str = "10%",
     overwrite: bool = False,
@@ -318,20 +319,23 @@ def embed_command(
         emt embed --pool data/llava.json --images data/images --out runs/mine/pool-features
         emt embed --pool "data/cc12m/{00000..01242}.tar" --out runs/mine/pool-features --max-bad 1%
         emt embed --target runs/quickstart/demos --out runs/mine/target-features
+        emt embed --target data/bridge_dataset/1.0.0 --camera image_0 --out runs/mine/target-features
 
     Args:
         out: folder for the feature store.
         pool: a pool artifact; conversations (.json, .jsonl), WebDataset shards, Parquet files or a folder of images
             with captions, as file, folder, pattern or URL; or a YAML file that names several sources.
         images: folder that image paths start from.
-        target: a demonstrations artifact, or HDF5 in the robomimic layout.
+        target: robot data: an 'emt demos' artifact, HDF5 (robomimic, LIBERO), or the folder of a LeRobot, RLDS or
+            CALVIN data set.
+        camera: which pictures of the target to take, where it holds several.
         backbone: "compact", or the name or folder of a transformers image-text-to-text model.
         max_bad: share of rows that may be left out; past it the run stops (what was finished is kept).
         overwrite: replace a result that was made from other inputs or settings.
     """
     skips = Skips()
     opened_pool = open_pool(pool, images=images, skips=skips) if pool else None
-    opened_target = open_robots(target, skips) if target else None
+    opened_target = open_robots(target, skips, camera=camera) if target else None
     loaded = load_backbone(backbone)
     artifact = embed(
         out,

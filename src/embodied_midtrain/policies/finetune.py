@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 
-from embodied_midtrain.artifacts import PARTS, Artifact, Skips, atomic_path, open_stage, write_atomic
+from embodied_midtrain.artifacts import PARTS, Artifact, Skips, StageError, atomic_path, open_stage, write_atomic
 from embodied_midtrain.backbones.backbone import Backbone
 from embodied_midtrain.backbones.opening import load_backbone
 from embodied_midtrain.backbones.precision import cast, pick_precision
@@ -119,6 +119,11 @@ def finetune(
         ValueError: settings that cannot be meant.
     """
     config.check()
+    if demos.spec.kind == "unknown":
+        raise StageError(
+            f"{demos.name} does not say what its actions mean: put action_spec.json (fields of ActionSpec) beside the "
+            "data; 'emt robots inspect' shows their ranges."
+        )
     inputs = {"backbone": backbone.fingerprint(), "demos": demos.fingerprint()}
     with open_stage(out, "finetune", config, inputs, overwrite=overwrite) as run:
         if not run.done:

@@ -31,6 +31,9 @@ CAMERA = "agentview_rgb"
 CAMERAS = (CAMERA, "agentview_image", "image", "front_rgb")
 """Names that the main camera goes by, in order of preference."""
 
+_DAMAGE = (KeyError, OSError, ValueError, TypeError, RuntimeError, AttributeError)
+"""What h5py raises on a damaged file."""
+
 MERGE_MARGIN = 4 * 2**20
 """Bytes that a joined file may take beyond its parts' sum."""
 
@@ -198,11 +201,19 @@ class Hdf5Robots:
             yield None
             return
         with file:
-            if "data" not in file:
-                self._skip("missing key", path.name, "no group 'data'")
+            try:
+                if "data" not in file:
+                    raise KeyError("no group 'data'")
+            except _DAMAGE as error:
+                self._skip("missing key" if isinstance(error, KeyError) else "damaged file", path.name, str(error))
                 yield None
-            else:
+                return
+            try:
                 yield file
+            except StageError:
+                raise
+            except _DAMAGE as error:
+                self._skip("damaged file", path.name, str(error))
 
     def _skip(self, reason: str, where: str, detail: str) -> None:
         if where not in self._reported:
@@ -210,16 +221,18 @@ class Hdf5Robots:
             self._skips.add(reason, where, detail)
 
     def _read(self, file: Any, path: Path, demo: str, identity: str) -> Episode:
-        group = file["data"][demo]
         try:
+            group = file["data"][demo]
             pictures = group["obs"][_camera(group["obs"], self._camera, identity)]
             frames = pictures[()] if pictures.dtype == np.uint8 else None
             actions = group["actions"][()].astype(np.float32)
-        except KeyError as error:
-            raise BadEpisode("missing key", f"{identity}: {error.args[0]}") from error
+            instruction = _instruction(file["data"], group)
+            success = bool(group.attrs.get("success", True))
         except BadEpisode:  # A ValueError too.
             raise
-        except (OSError, ValueError, TypeError) as error:  # A damaged block, or a thing that is no array.
+        except KeyError as error:
+            raise BadEpisode("missing key", f"{identity}: {error.args[0]}") from error
+        except _DAMAGE as error:  # A damaged block, or a thing that is no array.
             raise BadEpisode("unreadable episode", f"{identity}: {error}") from error
         if frames is None:
             raise BadEpisode("bad frames", f"{identity}: {pictures.dtype}, wanted uint8")
@@ -228,10 +241,10 @@ class Hdf5Robots:
         episode = Episode(
             id=identity,
             task=path.stem.removesuffix("_demo"),
-            instruction=_instruction(file["data"], group),
+            instruction=instruction,
             frames=frames,
             actions=actions,
-            success=bool(group.attrs.get("success", True)),
+            success=success,
         )
         episode.check(self.spec)
         return episode
@@ -250,7 +263,15 @@ def _number(demo: str) -> tuple[int, str]:
 
 
 def _demos(file: Any) -> list[str]:
-    return sorted((name for name, item in file["data"].items() if hasattr(item, "keys")), key=_number)
+    """Names of the groups of `data`, and of whatever is too damaged to say what it is."""
+
+    def is_group(name: str) -> bool:
+        try:
+            return hasattr(file["data"][name], "keys")
+        except _DAMAGE:
+            return True
+
+    return sorted(filter(is_group, file["data"]), key=_number)
 
 
 def _camera(obs: Any, wanted: str | None, identity: str) -> str:

@@ -77,10 +77,15 @@ class LeRobotRobots:
             raise StageError(f"{folder / INFO} lacks what a LeRobot data set needs: {error}") from error
         self._camera = _pick_camera(self._features, camera, folder)
         self._in_video = self._features[self._camera]["dtype"] == "video"
-        self.spec = spec or _own_spec(info) or known_spec(self.name, width) or _unknown(self._features, self._rate)
+        self.spec = (
+            spec or _own_spec(info, folder) or known_spec(self.name, width) or _unknown(self._features, self._rate)
+        )
         if self.spec.width != width:
             raise StageError(f"{folder}: actions are {width} wide, the spec that was given {self.spec.width}.")
-        self._tasks = _tasks(folder)
+        try:
+            self._tasks = _tasks(folder)
+        except (KeyError, TypeError, ValueError) as error:
+            raise StageError(f"{folder}/meta: the list of tasks is damaged: {error!r}") from error
 
     def __iter__(self) -> Iterator[Episode]:
         given = 0
@@ -110,21 +115,25 @@ class LeRobotRobots:
         Raises:
             StageError: on a version that is not known, or where the list of episodes is missing or damaged.
         """
-        if self.version.startswith("v3"):
-            yield from self._entries_v3()
-        elif self.version.startswith("v2"):
-            yield from self._entries_v2()
-        else:
+        if not self.version.startswith(("v2", "v3")):
             raise StageError(
                 f"{self.folder} is of LeRobot's version {self.version}; versions 2 and 3 are read. "
                 "lerobot's own converters bring older ones up to date."
             )
+        try:
+            yield from self._entries_v3() if self.version.startswith("v3") else self._entries_v2()
+        except (KeyError, TypeError, ValueError) as error:
+            raise StageError(f"{self.folder}/meta: the list of episodes is damaged: {error!r}") from error
 
     def _entries_v2(self) -> Iterator[Entry]:
         chunk = int(self._info.get("chunks_size", 1000))
         for row in _json_lines(self.folder / "meta/episodes.jsonl"):
             number, length = int(row["episode_index"]), int(row["length"])
-            names: dict[str, Any] = {"episode_chunk": number // chunk, "episode_index": number, "video_key": self._camera}
+            names: dict[str, Any] = {
+                "episode_chunk": number // chunk,
+                "episode_index": number,
+                "video_key": self._camera,
+            }
             video = (self._path(str(self._info["video_path"]), names), 0.0) if self._in_video else None
             tasks = tuple(str(task) for task in row.get("tasks", ()))
             yield Entry(number, length, self._path(str(self._info["data_path"]), names), None, video, tasks)
@@ -173,7 +182,7 @@ class LeRobotRobots:
         try:
             table = _table(entry.table, tuple(columns))
             rows = table if entry.rows is None else table.slice(entry.rows[0], entry.rows[1] - entry.rows[0])
-        except (pa.ArrowException, OSError, IndexError) as error:
+        except (pa.ArrowException, OSError, IndexError, ValueError) as error:
             raise BadEpisode("broken table", f"{entry.table.name}: {str(error)[:200]}") from error
         except StageError as error:
             raise BadEpisode("broken table", str(error)[:200]) from error
@@ -208,7 +217,9 @@ class LeRobotRobots:
     def _instruction(self, entry: Entry, rows: pa.Table) -> str:
         if entry.tasks and entry.tasks[0].strip():
             return entry.tasks[0].strip()
-        return self._tasks.get(int(rows[TASK][0].as_py()), "").strip() if TASK in rows.column_names and len(rows) else ""
+        return (
+            self._tasks.get(int(rows[TASK][0].as_py()), "").strip() if TASK in rows.column_names and len(rows) else ""
+        )
 
 
 def _from_video(
@@ -248,7 +259,7 @@ def _cached(path: Path, columns: tuple[str, ...] | None, stamp: int) -> pa.Table
     try:
         present = pq.read_schema(path).names
         return pq.read_table(path, columns=None if columns is None else [c for c in columns if c in present])
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise StageError(f"{path} is damaged: {error}") from error
 
 
@@ -279,8 +290,13 @@ def _tasks(folder: Path) -> dict[int, str]:
     return {int(row[TASK]): str(row["task"]) for row in _json_lines(lines)} if lines.is_file() else {}
 
 
-def _own_spec(info: dict[str, Any]) -> ActionSpec | None:
-    return ActionSpec.from_json(info[SPEC]) if isinstance(info.get(SPEC), dict) else None
+def _own_spec(info: dict[str, Any], folder: Path) -> ActionSpec | None:
+    if not isinstance(info.get(SPEC), dict):
+        return None
+    try:
+        return ActionSpec.from_json(info[SPEC])
+    except (TypeError, ValueError) as error:
+        raise StageError(f"{folder / INFO}: {SPEC} is no action spec: {error}") from error
 
 
 def _unknown(features: dict[str, dict[str, Any]], rate: float) -> ActionSpec:
@@ -295,4 +311,6 @@ def _pick_camera(features: dict[str, dict[str, Any]], wanted: str | None, folder
     for name in cameras:
         if wanted is None or wanted in (name, name.rpartition(".")[2]):
             return name
-    raise StageError(f"{folder}: no camera {wanted or ''} among {', '.join(cameras) or 'nothing'}; choose with --camera.")
+    raise StageError(
+        f"{folder}: no camera {wanted or ''} among {', '.join(cameras) or 'nothing'}; choose with --camera."
+    )

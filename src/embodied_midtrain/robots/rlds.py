@@ -193,7 +193,7 @@ def _shards(folder: Path, name: str, info: dict[str, Any], split: str) -> list[P
             {path.name.split(".tfrecord")[0].removeprefix(f"{name}-") for path in folder.glob("*.tfrecord-*")}
         )
         raise StageError(f"{folder} has no shard of the split {split!r}; there are: {', '.join(there) or 'none'}.")
-    wanted = next((s.get("shardLengths", []) for s in info.get("splits", []) if s.get("name") == split), [])
+    wanted: list[str] = next((s.get("shardLengths", []) for s in info.get("splits", []) if s.get("name") == split), [])
     if wanted and len(wanted) != len(found):
         raise StageError(
             f"{folder} has {len(found)} of {len(wanted)} shards of the split {split!r}; fetch the others, or set "

@@ -57,19 +57,22 @@ def _collect(
     base = stream.time_base or Fraction(1, 1)
     frames = _from(container, stream, wanted[0][1], base)
     before: Any = None
-    now = next(frames, None)
+    now: Any = next(frames, None)
     for number, time in wanted:
         if now is not None and time - float(now.pts * base) > _FAR:
             frames = _from(container, stream, time, base)
             before, now = None, next(frames, None)
         while now is not None and float(now.pts * base) < time:
             before, now = now, next(frames, None)
-        near = min((f for f in (before, now) if f is not None), key=lambda f: abs(float(f.pts * base) - time), default=None)
+        around = [frame for frame in (before, now) if frame is not None]
+        near: Any = min(around, key=lambda f: abs(float(f.pts * base) - time), default=None)
         if near is None or abs(float(near.pts * base) - time) > tolerance:
             if now is None:
                 end = float(before.pts * base) if before is not None else 0.0
                 raise BadEpisode("video too short", f"{path.name} ends at {end:.3f} s, wanted {time:.3f} s")
-            raise BadEpisode("no frame at this time", f"{path.name}: nearest to {time:.4f} s is {float(near.pts * base):.4f} s")
+            raise BadEpisode(
+                "no frame at this time", f"{path.name}: nearest to {time:.4f} s is {float(near.pts * base):.4f} s"
+            )
         found[number] = near.to_ndarray(format="rgb24")
 
 

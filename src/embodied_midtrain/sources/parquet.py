@@ -37,7 +37,7 @@ class ParquetCell:
     def read(self) -> bytes:
         try:
             value = _column(self.place, self.group, self.column)[self.row].as_py()
-        except (OSError, pa.ArrowException, IndexError) as error:
+        except (OSError, pa.ArrowException, IndexError, ValueError) as error:
             raise BadSample("unreadable image", f"{self.place.text}: {error}") from error
         value = value[self.number] if isinstance(value, list) else value
         data = value.get("bytes") if isinstance(value, dict) else value
@@ -62,7 +62,7 @@ class ParquetPool(FilePool):
                     yield from _arrow(file)
                 else:
                     yield from self._parquet(place, pq.ParquetFile(file), lazily)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
             yield Record("(the rest)", BadSample("broken table", f"{place.text}: {str(error)[:200]}"))
 
     def _parquet(self, place: Place, file: pq.ParquetFile, lazily: bool) -> Iterator[Record]:

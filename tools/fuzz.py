@@ -1,0 +1,243 @@
+"""Mutated inputs for every reader: whatever they hold, a reader gives a clear error or counts and lists a skip.
+
+    python tools/fuzz.py                        10,000 mutations of a small good file for each reader
+    python tools/fuzz.py --readers parquet --count 500 --seed 1
+
+A mutation flips, cuts, doubles or overwrites bytes of one of the input's files. Prints, for each reader, how often what
+came of it, and every exception that is none of ours (then it exits with 1); its input is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import random
+import shutil
+import sys
+import tarfile
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from embodied_midtrain.artifacts import Skips, StageError
+from embodied_midtrain.config import ConfigError
+from embodied_midtrain.episodes import ActionSpec, BadEpisode, Episode
+from embodied_midtrain.robots import hdf5
+from embodied_midtrain.robots.export import export_lerobot
+from embodied_midtrain.robots.opening import open_robots
+from embodied_midtrain.samples import BadSample
+from embodied_midtrain.sources.opening import open_pool
+
+OURS = (StageError, ConfigError, BadSample, BadEpisode)
+SPEC = ActionSpec(("x", "gripper"), "delta", "world", "none", 1, 1, (-1.0, -1.0), (1.0, 1.0), 10.0)
+
+
+def picture(shade: int, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 12), (shade, 0, 0)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+class Made:
+    """A few episodes."""
+
+    name, spec = "made", SPEC
+
+    def __iter__(self):
+        rng = np.random.default_rng(0)
+        for n in range(3):
+            frames = rng.integers(0, 255, (4, 16, 16, 3), dtype=np.uint8)
+            yield Episode(f"e{n}", "push", f"push {n}", frames, rng.uniform(-1, 1, (4, 2)).astype(np.float32))
+
+    def fingerprint(self) -> str:
+        return "made"
+
+
+def rows() -> list[dict]:
+    turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "At (0.5, 0.25)."}]
+    return [{"id": str(n), "image": f"{n}.png", "conversations": turns} for n in range(4)]
+
+
+def conversations(root: Path, ending: str) -> Path:
+    for n in range(4):
+        (root / f"{n}.png").write_bytes(picture(n))
+    text = json.dumps(rows(), indent=1) if ending == "json" else "\n".join(map(json.dumps, rows()))
+    (root / f"pool.{ending}").write_text(text)
+    return root / f"pool.{ending}"
+
+
+def webdataset(root: Path) -> Path:
+    with tarfile.open(root / "0.tar", "w") as archive:
+        for n in range(4):
+            for name, data in ((f"{n}.jpg", picture(n, "JPEG")), (f"{n}.json", b'{"caption": "a thing"}')):
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+    return root / "0.tar"
+
+
+def parquet(root: Path) -> Path:
+    table = [{"id": str(n), "image": {"bytes": picture(n), "path": None}, "caption": "a thing"} for n in range(8)]
+    pq.write_table(pa.Table.from_pylist(table), root / "a.parquet", row_group_size=3)
+    return root / "a.parquet"
+
+
+def folder(root: Path) -> Path:
+    for n in range(3):
+        (root / f"{n}.png").write_bytes(picture(n))
+        (root / f"{n}.json").write_text(json.dumps({"question": "What?", "answer": "A thing."}))
+    return root
+
+
+def pool_file(root: Path) -> Path:
+    conversations(root, "jsonl")
+    (root / "pool.yaml").write_text("sources:\n  - {path: pool.jsonl, format: llava-665k, name: one, licence: MIT}\n")
+    return root / "pool.yaml"
+
+
+def lerobot(root: Path) -> Path:
+    export_lerobot(Made(), root / "made")
+    return root / "made"
+
+
+def rlds(root: Path) -> Path:
+    from tests.robots.test_rlds import episode, example, record, written
+
+    return written(root / "r", [record(example(episode(n))) for n in range(3)])
+
+
+def robomimic(root: Path) -> Path:
+    with h5py.File(root / "a.hdf5", "w") as file:
+        data = hdf5.write_header(file, task="push", instruction="push", spec=SPEC, environment={})
+        for n, episode in enumerate(Made()):
+            hdf5.write_demo(data, n, episode)
+        hdf5.close_header(file, {})
+    return root / "a.hdf5"
+
+
+def calvin(root: Path) -> Path:
+    from tests.robots.test_calvin import split
+
+    return split(root / "training", [(2, 5), (10, 12)])
+
+
+READERS: dict[str, tuple[Callable[[Path], Path], bool]] = {
+    "conversations.json": (lambda root: conversations(root, "json"), True),
+    "conversations.jsonl": (lambda root: conversations(root, "jsonl"), True),
+    "webdataset": (webdataset, True),
+    "parquet": (parquet, True),
+    "folder": (folder, True),
+    "pool file": (pool_file, True),
+    "lerobot": (lerobot, False),
+    "rlds": (rlds, False),
+    "hdf5": (robomimic, False),
+    "calvin": (calvin, False),
+}
+"""How each reader's input is made, and whether it is a pool."""
+
+
+def mutate(path: Path, rng: random.Random) -> None:
+    """Change the bytes of one file below (or of) `path`."""
+    files = sorted(p for p in (path.rglob("*") if path.is_dir() else path.parent.rglob("*")) if p.is_file())
+    # The file that was named as often as all others.
+    chosen = path if path.is_file() and rng.random() < 0.5 else rng.choice(files)
+    data = bytearray(chosen.read_bytes())
+    for _ in range(rng.choice((1, 1, 2, 5))):
+        at = rng.randrange(len(data) + 1)
+        size = rng.choice((1, 1, 2, 8, 64))
+        kind = rng.randrange(5)
+        if kind == 0:
+            data[at : at + size] = bytes(rng.randrange(256) for _ in range(min(size, len(data) - at)))
+        elif kind == 1:
+            del data[at:]
+        elif kind == 2:
+            del data[at : at + size]
+        elif kind == 3:
+            data[at:at] = data[max(0, at - size) : at] or b"\0"
+        else:
+            data[at : at + size] = rng.choice((b"\0", b"\xff", b"{", b"]", b'"', b"-1", b"1e999", b"null")) * size
+    chosen.write_bytes(bytes(data))
+
+
+def look(path: Path, pool: bool) -> str:
+    """Read everything; what came of it in a word."""
+    skips = Skips()
+    try:
+        if pool:
+            for sample in open_pool(path, skips=skips):
+                for one in sample.pictures:
+                    try:
+                        one.decode()
+                    except BadSample as error:
+                        skips.add(error.reason, sample.id)
+        else:
+            for episode in open_robots(path, skips):
+                try:
+                    episode.frames[np.arange(len(episode.frames))]
+                except BadEpisode as error:
+                    skips.add(error.reason, episode.id)
+    except OURS:
+        return "refused"
+    return "skipped" if len(skips) else "read"
+
+
+def fuzz(name: str, count: int, seed: int, keep: Path) -> tuple[Counter[str], int]:
+    make, pool = READERS[name]
+    rng = random.Random(f"{seed}:{name}")
+    results: Counter[str] = Counter()
+    faults = 0
+    with tempfile.TemporaryDirectory() as place:
+        good = Path(place) / "good"
+        good.mkdir()
+        opened = make(good).relative_to(good)
+        assert look(good / opened, pool) == "read", f"the good input of {name} is not read"
+        for number in range(count):
+            root = Path(place) / "bad"
+            shutil.copytree(good, root)
+            mutate(root / opened, rng)
+            try:
+                results[look(root / opened, pool)] += 1
+            except Exception as error:
+                faults += 1
+                results[f"UNCAUGHT {type(error).__name__}"] += 1
+                if faults <= 3:
+                    traceback.print_exc()
+                    shutil.copytree(root, keep / name.replace(" ", "-") / str(number), dirs_exist_ok=True)
+            shutil.rmtree(root)
+    return results, faults
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--readers", nargs="*", default=list(READERS), choices=list(READERS))
+    parser.add_argument("--keep", type=Path, default=Path("runs/fuzz"))
+    args = parser.parse_args()
+
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    warnings.simplefilter("ignore")
+    bad = 0
+    for name in args.readers:
+        started = time.monotonic()
+        results, faults = fuzz(name, args.count, args.seed, args.keep)
+        bad += faults
+        said = ", ".join(f"{n} {what}" for what, n in results.most_common())
+        print(f"{name:<20} {said}   ({time.monotonic() - started:.0f} s)", flush=True)
+    print("no uncaught exception" if not bad else f"{bad} uncaught exceptions; inputs are in {args.keep}")
+    sys.exit(bool(bad))
+
+
+if __name__ == "__main__":
+    main()
