@@ -4,7 +4,8 @@
     python tools/fuzz.py --readers parquet --count 500 --seed 1
 
 A mutation flips, cuts, doubles or overwrites bytes of one of the input's files. Prints, for each reader, how often what
-came of it, and every exception that is none of ours (then it exits with 1); its input is kept.
+came of it: read, some skipped, refused; or an exception that is none of ours, a crash, a hang (it then exits with 1, and
+the first such inputs are kept).
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import random
 import shutil
+import signal
 import sys
 import tarfile
 import tempfile
@@ -39,6 +42,9 @@ from embodied_midtrain.robots.opening import open_robots
 from embodied_midtrain.samples import BadSample
 from embodied_midtrain.sources.opening import open_pool
 
+WANTED = ("read", "skipped", "refused")
+PATIENCE = 20
+"""Seconds for one small input."""
 OURS = (StageError, ConfigError, BadSample, BadEpisode)
 SPEC = ActionSpec(("x", "gripper"), "delta", "world", "none", 1, 1, (-1.0, -1.0), (1.0, 1.0), 10.0)
 
@@ -192,6 +198,23 @@ def look(path: Path, pool: bool) -> str:
     return "skipped" if len(skips) else "read"
 
 
+def apart(path: Path, pool: bool) -> str:
+    """`look` in a process of its own, for libraries may hang or crash on damaged bytes."""
+    child = os.fork()
+    if child == 0:
+        # Nobody handles the signal, so that it ends the process wherever that is, also within a library.
+        signal.alarm(PATIENCE)
+        try:
+            os._exit(WANTED.index(look(path, pool)))
+        except Exception:
+            traceback.print_exc()
+            os._exit(len(WANTED))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code == -signal.SIGALRM:
+        return "HUNG"
+    return WANTED[code] if 0 <= code < len(WANTED) else "UNCAUGHT" if code > 0 else f"CRASHED ({-code})"
+
+
 def fuzz(name: str, count: int, seed: int, keep: Path) -> tuple[Counter[str], int]:
     make, pool = READERS[name]
     rng = random.Random(f"{seed}:{name}")
@@ -206,13 +229,11 @@ def fuzz(name: str, count: int, seed: int, keep: Path) -> tuple[Counter[str], in
             root = Path(place) / "bad"
             shutil.copytree(good, root)
             mutate(root / opened, rng)
-            try:
-                results[look(root / opened, pool)] += 1
-            except Exception as error:
+            what = apart(root / opened, pool)
+            results[what] += 1
+            if what not in WANTED:
                 faults += 1
-                results[f"UNCAUGHT {type(error).__name__}"] += 1
                 if faults <= 3:
-                    traceback.print_exc()
                     shutil.copytree(root, keep / name.replace(" ", "-") / str(number), dirs_exist_ok=True)
             shutil.rmtree(root)
     return results, faults
@@ -235,7 +256,7 @@ def main() -> None:
         bad += faults
         said = ", ".join(f"{n} {what}" for what, n in results.most_common())
         print(f"{name:<20} {said}   ({time.monotonic() - started:.0f} s)", flush=True)
-    print("no uncaught exception" if not bad else f"{bad} uncaught exceptions; inputs are in {args.keep}")
+    print("no uncaught exception" if not bad else f"{bad} inputs came to no good; the first are in {args.keep}")
     sys.exit(bool(bad))
 
 
