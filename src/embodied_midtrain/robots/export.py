@@ -202,7 +202,15 @@ def _write_meta(
     pq.write_table(pa.Table.from_pylist(totals.episodes), path)
     tasks = pa.table({TASK: list(totals.tasks.values()), "task": list(totals.tasks)})
     # lerobot reads this table with pandas and finds a task's number by the index.
-    about = {"index_columns": ["task"], "column_indexes": [], "columns": [], "pandas_version": "2.0.0"}
+    about = {
+        "index_columns": ["task"],
+        "column_indexes": [],
+        "columns": [
+            {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": numpy, "metadata": None}
+            for name, kind, numpy in ((TASK, "int64", "int64"), ("task", "unicode", "object"))
+        ],
+        "pandas_version": "2.0.0",
+    }
     pq.write_table(tasks.replace_schema_metadata({"pandas": json.dumps(about)}), folder / "meta/tasks.parquet")
     write_json(
         folder / "meta/stats.json", {name: _together([s[name] for s in totals.stats]) for name in totals.stats[0]}
