@@ -1,14 +1,16 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from embodied_midtrain.artifacts import Artifact, StageError, open_stage, read_json
-from embodied_midtrain.features.store import FeatureTable, read_features, write_shard
+from embodied_midtrain.features.store import FeatureTable, open_features, read_features, write_shard
 from embodied_midtrain.proximity.estimator import EstimatorConfig, fit_estimator
-from embodied_midtrain.proximity.ranking import agreement_within, percentiles, rank_order, spearman, variance_between
-from embodied_midtrain.proximity.select import SelectConfig, read_selection, select
+from embodied_midtrain.proximity.ranking import agreement_within, by_source, percentiles, spearman, variance_between
+from embodied_midtrain.proximity.scoring import draw_rows
+from embodied_midtrain.proximity.select import SelectConfig, Selector, read_selection, select
 
 DIM = 12
 
@@ -94,9 +96,12 @@ def test_selection_holds_the_closest(tmp_path: Path) -> None:
     assert facts["by_source"]["near"]["median"] > 60 > 50 > facts["by_source"]["far"]["median"]
     assert sum(facts["composition"].values()) == 100 and facts["composition"]["near"] > 60
     scores = pq.read_table(artifact.file("scores.parquet"))
-    assert len(scores) == 500 and np.all(np.diff(scores["score"].to_numpy()) <= 0)
+    assert len(scores) == 500 and sorted(scores["rank"].to_pylist()) == list(range(500))
+    scores = scores.sort_by("rank")
+    assert np.all(np.diff(scores["score"].to_numpy()) <= 0)
     chosen = pq.read_table(artifact.file("selection.parquet"))
     assert chosen["id"].to_pylist() == scores["id"].to_pylist()[:100]
+    assert chosen["score"].to_pylist() == scores["score"].to_pylist()[:100]
     assert read_selection(artifact)[0] == (scores["source"][0].as_py(), scores["id"][0].as_py())
     again = select(tmp_path / "again", SelectConfig(k=100), pool=pool, target=target)
     assert again.manifest["files"] == artifact.manifest["files"]
@@ -150,8 +155,14 @@ def test_features_that_cannot_be_used(tmp_path: Path) -> None:
 def test_ranking_facts() -> None:
     scores = np.array([0.1, 0.5, 0.5, 0.9], np.float32)
     assert percentiles(scores).tolist() == [0, 50, 50, 100]
-    keys = [("s", "a"), ("s", "c"), ("s", "b"), ("s", "d")]
-    assert rank_order(scores, keys).tolist() == [3, 2, 1, 0]
+    places = np.array([3, 0, 2, 1, 9])
+    facts = by_source(["x", "y", "z"], np.array([0, 1, 0, 1, 2], np.uint16), places, 4)
+    assert facts["y"] == {
+        "n": 2,
+        "median": pytest.approx(100 * 5 / 6),
+        "quartiles": [pytest.approx(75), pytest.approx(275 / 3)],
+    }
+    assert set(facts) == {"x", "y"}
     assert spearman(scores, -scores) == pytest.approx(-1)
     assert np.isnan(spearman(scores, np.ones(4)))
     sources = np.array(["a", "a", "b", "b"])
@@ -159,3 +170,67 @@ def test_ranking_facts() -> None:
     assert variance_between(sources, np.array([1, 2, 1, 2], np.float32)) == pytest.approx(0)
     twelve = np.arange(12, dtype=np.float32)
     assert agreement_within(np.array(["a"] * 12), twelve, twelve**2) == {"a": pytest.approx(1)}
+
+
+@pytest.mark.parametrize("selector", ["mean-distance", "knn-distance", "ulsif"])
+def test_every_measure_finds_what_lies_near(tmp_path: Path, selector: Selector) -> None:
+    pool, target = stores(tmp_path)
+    artifact = select(tmp_path / "out", SelectConfig(selector, k=100), pool=pool, target=target)
+    facts = read_json(artifact.file("selection.json"))
+    assert facts["composition"]["near"] > 60 and facts["estimator"] is None
+    assert selector in pq.read_table(artifact.file("selection.parquet"))["reason"][0].as_py()
+
+
+def test_a_control_with_the_same_counts_per_source(tmp_path: Path) -> None:
+    pool, target = stores(tmp_path)
+    first = select(tmp_path / "a", SelectConfig(k=100), pool=pool, target=target)
+    control = SelectConfig("matched-random", k=100)
+    with pytest.raises(StageError, match="--match"):
+        select(tmp_path / "b", control, pool=pool, target=target)
+    second = select(tmp_path / "c", control, pool=pool, target=target, match=first)
+    facts = [read_json(a.file("selection.json")) for a in (first, second)]
+    assert facts[0]["composition"] == facts[1]["composition"]
+    assert set(read_selection(first)) != set(read_selection(second))
+    with pytest.raises(StageError, match="K is 50"):
+        select(tmp_path / "d", SelectConfig("matched-random", k=50), pool=pool, target=target, match=first)
+
+
+def test_caps_floors_and_draws(tmp_path: Path) -> None:
+    pool, target = stores(tmp_path)
+
+    def counts(name: str, **settings: Any) -> dict[str, int]:
+        artifact = select(tmp_path / name, SelectConfig(k=100, **settings), pool=pool, target=target)
+        found: dict[str, int] = read_json(artifact.file("selection.json"))["composition"]
+        return found
+
+    assert counts("cap", cap=0.5) == {"far": 50, "near": 50}
+    assert counts("floor", floor=0.4)["far"] == 40
+    assert counts("draw", draw="gumbel", temperature=5.0)["far"] > counts("top")["far"]
+    with pytest.raises(StageError, match="raise --cap"):
+        counts("few", cap=0.3)
+    with pytest.raises(ValueError, match="no density ratio"):
+        counts("no", draw="gumbel", selector="knn-distance")
+    with pytest.raises(ValueError, match="are shares"):
+        counts("none", cap=0)
+
+
+def test_a_changed_shard_is_refused_by_name(tmp_path: Path) -> None:
+    pool, target = stores(tmp_path)
+    path = pool.file("shard-000001.parquet")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 - 200] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(StageError, match=r"shard-000001\.parquet .*another checksum"):
+        select(tmp_path / "out", SelectConfig(k=10), pool=pool, target=target)
+
+
+def test_fitting_to_a_draw_of_the_pool(tmp_path: Path) -> None:
+    pool, target = stores(tmp_path)
+    drawn = draw_rows(open_features(pool), 120, seed=3)
+    assert len(drawn) == 120 and drawn.ids.tolist() != sorted(drawn.ids.tolist())
+    whole = read_features(pool)
+    place = {key: n for n, key in enumerate(zip(whole.sources.tolist(), whole.ids.tolist(), strict=True))}
+    rows = [place[key] for key in zip(drawn.sources.tolist(), drawn.ids.tolist(), strict=True)]
+    assert rows == sorted(rows) and np.array_equal(drawn.features, whole.features[rows])
+    artifact = select(tmp_path / "out", SelectConfig(k=100, fit_rows=120), pool=pool, target=target)
+    assert read_json(artifact.file("selection.json"))["composition"]["near"] > 60

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from embodied_midtrain.artifacts import StageError
 from embodied_midtrain.features.store import FeatureTable
+from embodied_midtrain.proximity.scoring import linear
 
 EARLY_STEPS = 10
 """Stopping before this many steps means that the sides differ at a glance, and the stop rule chose nothing."""
@@ -65,11 +66,11 @@ class Estimator:
     curve: list[float]
     notes: list[str] = field(default_factory=list)
 
-    def scores(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    def scores(self, features: NDArray[np.float16] | NDArray[np.float32], /) -> NDArray[np.float32]:
         """Proximity of each row, in (0, 1): [n]."""
         # Folding the scaling into the weight makes scoring one product over the features as they are stored.
         folded = self.weight / self.std
-        logits = features @ folded + np.float32(self.bias - float(self.mean @ folded))
+        logits = linear(features, folded) + np.float32(self.bias - float(self.mean @ folded))
         return (1.0 / (1.0 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
 
 

@@ -8,12 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def rank_order(scores: NDArray[np.float32], keys: list[tuple[str, str]]) -> NDArray[np.intp]:
-    """Indices from the highest score to the lowest; equal scores in the order of (source, id)."""
-    names = np.array(["\x00".join(key) for key in keys], dtype=np.str_)
-    return np.lexsort((names, -scores.astype(np.float64)))
-
-
 def percentiles(scores: NDArray[np.float32]) -> NDArray[np.float64]:
     """Percentile of each score among all, 0 to 100; equal scores share their mean percentile."""
     if len(scores) < 2:
@@ -36,14 +30,25 @@ def spearman(first: NDArray[np.floating], second: NDArray[np.floating]) -> float
     return float(a @ b) / size if size > 0 else float("nan")
 
 
-def by_source(sources: NDArray[np.str_], scores: NDArray[np.float32]) -> dict[str, dict[str, Any]]:
-    """Per source: n, and quartiles of the percentile that its samples have in the whole pool."""
-    percentile = percentiles(scores)
+def by_source(
+    names: list[str], codes: NDArray[np.uint16], ranks: NDArray[np.integer], usable: int
+) -> dict[str, dict[str, Any]]:
+    """Per source: n, and quartiles of the percentile (100 is closest) that its samples have in the whole pool.
+
+    Args:
+        codes: number of each row's source [n].
+        ranks: of each row, from 0 for the closest; those from `usable` on have no score.
+    """
+    order = np.argsort(codes, kind="stable")
+    edges = np.searchsorted(codes[order], np.arange(len(names) + 1))
     facts = {}
-    for name in sorted(set(sources.tolist())):
-        own = percentile[sources == name]
-        low, middle, high = np.percentile(own, [25, 50, 75]).tolist()
-        facts[name] = {"n": len(own), "median": middle, "quartiles": [low, high]}
+    for n, name in enumerate(names):
+        own = ranks[order[edges[n] : edges[n + 1]]]
+        own = own[own < usable]
+        if len(own):
+            percentile = 100.0 * (1.0 - own / max(1, usable - 1))
+            low, middle, high = np.percentile(percentile, [25, 50, 75]).tolist()
+            facts[name] = {"n": len(own), "median": middle, "quartiles": [low, high]}
     return facts
 
 
