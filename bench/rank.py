@@ -77,7 +77,8 @@ def main() -> None:
                 found[name].append(pool.apply(timed, (name, args.rows, args.k, int(args.cap * args.k))))
     seconds = {name: statistics.median(run["seconds"] for run in runs) for name, runs in found.items()}
     print(
-        f"top {args.k} of {args.rows} scores of {SOURCES} sources, each at most {args.cap:.0%}; median of {args.repeats}"
+        f"top {args.k} of {args.rows} scores of {SOURCES} sources, at most {args.cap:.0%} of one; "
+        f"median of {args.repeats}"
     )
     for name, runs in found.items():
         peak = max(run["peak"] for run in runs) / 2**20

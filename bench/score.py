@@ -110,7 +110,8 @@ def main() -> None:
         peak = max(run["peak"] for run in runs) / 2**20
         rate = args.rows / seconds[name]
         print(
-            f"{name:<9}{seconds[name]:8.2f} s {size / seconds[name] / 1e9:7.2f} GB/s {rate:12.0f} rows/s  peak {peak:.0f} MiB"
+            f"{name:<9}{seconds[name]:8.2f} s {size / seconds[name] / 1e9:7.2f} GB/s {rate:12.0f} rows/s  "
+            f"peak {peak:.0f} MiB"
         )
     print(f"ratio to reading the same files (the floor)  {seconds['reading'] / seconds['ours']:.2f}")
     print(f"ratio to scikit-learn                        {seconds['sklearn'] / seconds['ours']:.2f}")
