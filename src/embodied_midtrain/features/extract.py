@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from embodied_midtrain.artifacts import Artifact, Skips, StageError, StageRun, open_stage, write_json
 from embodied_midtrain.backbones.backbone import Backbone, Rendered
 from embodied_midtrain.backbones.opening import load_backbone
-from embodied_midtrain.backbones.precision import Precision, autocast
+from embodied_midtrain.backbones.precision import Precision, autocast, quick_inference
 from embodied_midtrain.episodes import ACTION_PROMPT, Robots, target_prompt
 from embodied_midtrain.features.pooling import Pooling, pool_states
 from embodied_midtrain.features.store import write_shard
@@ -137,7 +137,8 @@ def _embed_parts(
     used, rows, started = 0, 0, time.monotonic()
     left_out: list[dict[str, str]] = []
     parts = enumerate(_windows(items, config.part_size))
-    with progress_bar(f"embed {name}", total) as bar, ThreadPoolExecutor(config.workers) as threads:
+    quick = quick_inference(backbone.base, backbone.device, config.precision)
+    with quick, progress_bar(f"embed {name}", total) as bar, ThreadPoolExecutor(config.workers) as threads:
         for number, ready in _prefetch(run, parts, backbone, threads):
             if isinstance(ready, dict):
                 used += ready["used"]
