@@ -22,7 +22,7 @@ from embodied_midtrain.allocation import keep_large_blocks
 from embodied_midtrain.artifacts import Skips
 from embodied_midtrain.backbones.backbone import Backbone
 from embodied_midtrain.backbones.opening import load_backbone
-from embodied_midtrain.backbones.precision import autocast, pick_precision
+from embodied_midtrain.backbones.precision import autocast, pick_precision, quick_inference
 from embodied_midtrain.backbones.regions import write_regions
 from embodied_midtrain.backbones.rendering import messages_of
 from embodied_midtrain.features.extract import EmbedConfig, encode
@@ -55,7 +55,8 @@ def ours(backbone: Backbone, samples: list[Sample], config: EmbedConfig) -> np.n
     """What `emt embed` does in memory: parts, the next one decoded while this one computes."""
     parts = [samples[at : at + config.part_size] for at in range(0, len(samples), config.part_size)]
     rows = []
-    with ThreadPoolExecutor(config.workers) as threads:
+    quick = quick_inference(backbone.base, backbone.device, config.precision)
+    with quick, ThreadPoolExecutor(config.workers) as threads:
         waiting = [threads.submit(backbone.render, s) for s in parts[0]]
         for number in range(len(parts)):
             ready = [future.result() for future in waiting]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from embodied_midtrain.backbones.opening import load_backbone
-from embodied_midtrain.backbones.precision import cast, pick_precision
+from embodied_midtrain.backbones.precision import autocast, cast, pick_precision, quick_inference
 from tests import tiny
 
 
@@ -39,3 +39,18 @@ def test_rounding_what_a_model_computes_changes_what_it_says():
 def test_a_named_precision_is_taken_as_it_is():
     assert pick_precision("fp32", torch.device("cpu")) is torch.float32
     assert pick_precision("bf16", torch.device("cpu")) is torch.bfloat16
+
+
+@pytest.mark.parametrize("kind", ["compact", "smolvlm"])
+def test_quick_inference_says_what_autocast_says_and_leaves_no_trace(kind):
+    backbone, cpu = tiny.backbone(kind), torch.device("cpu")
+    ids = torch.arange(20, 60)[None]
+    before = backbone.fingerprint()
+    with torch.inference_mode(), autocast(cpu, "bf16"):
+        wanted = backbone.language(input_ids=ids).last_hidden_state
+    with pytest.raises(RuntimeError, match="in the middle"), quick_inference(backbone.base, cpu, "bf16"):
+        with torch.inference_mode():
+            assert torch.equal(backbone.language(input_ids=ids).last_hidden_state, wanted)
+        assert backbone.fingerprint() != before
+        raise RuntimeError("in the middle")
+    assert backbone.fingerprint() == before

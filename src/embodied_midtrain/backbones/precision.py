@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -26,6 +27,29 @@ def autocast(device: torch.device, name: Precision) -> contextlib.AbstractContex
     """A context in which forward passes compute in that precision; weights keep theirs."""
     dtype = pick_precision(name, device)
     return torch.autocast(device.type, dtype) if dtype is torch.bfloat16 else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def quick_inference(model: nn.Module, device: torch.device, name: Precision) -> Iterator[None]:
+    """`autocast` for much inference in a row: weights of linear and convolution layers are turned once, not each pass.
+
+    The numbers are those of `autocast`; afterwards the weights are what they were.
+    """
+    dtype = pick_precision(name, device)
+    kept: list[tuple[nn.Parameter, torch.Tensor]] = []
+    if dtype is torch.bfloat16:
+        layers = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+        embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+        own = {id(p): p for m in layers for p in m.parameters(recurse=False) if id(p) not in embeddings}
+        for parameter in own.values():
+            kept.append((parameter, parameter.data))
+            parameter.data = parameter.data.to(dtype)
+    try:
+        with autocast(device, name):
+            yield
+    finally:
+        for parameter, data in kept:
+            parameter.data = data
 
 
 def cast(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:

@@ -6,12 +6,11 @@ once for a picture that several questions share, and pictures decoded in threads
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +29,10 @@ from embodied_midtrain.artifacts import (
 )
 from embodied_midtrain.backbones.backbone import Backbone, Rendered
 from embodied_midtrain.backbones.opening import load_backbone
-from embodied_midtrain.backbones.precision import Precision, autocast
+from embodied_midtrain.backbones.precision import Precision, autocast, quick_inference
 from embodied_midtrain.episodes import ACTION_PROMPT, BadEpisode, Episode, Robots, target_prompt
 from embodied_midtrain.features.pooling import Pooling, pool_states
+from embodied_midtrain.features.sharing import apart, joined_states, share_prefixes, share_vision
 from embodied_midtrain.features.store import write_shard
 from embodied_midtrain.progress import progress_bar
 from embodied_midtrain.robots.opening import open_robots
@@ -160,7 +160,8 @@ def _embed_parts(
     used, rows, started = 0, 0, time.monotonic()
     left_out: list[dict[str, str]] = []
     parts = enumerate(_windows(items, config.part_size))
-    with progress_bar(f"embed {name}", total) as bar, ThreadPoolExecutor(config.workers) as threads:
+    quick = quick_inference(backbone.base, backbone.device, config.precision)
+    with quick, progress_bar(f"embed {name}", total) as bar, ThreadPoolExecutor(config.workers) as threads:
         for number, ready in _prefetch(run, parts, backbone, threads):
             if isinstance(ready, dict):
                 used += ready["used"]
@@ -247,14 +248,13 @@ def encode(backbone: Backbone, rows: Sequence[Rendered], config: EmbedConfig) ->
 
 def _encode(backbone: Backbone, rows: Sequence[Rendered], config: EmbedConfig) -> NDArray[np.float16]:
     out = np.zeros((len(rows), backbone.hidden), dtype=np.float16)
-    rows = _share_vision(backbone, rows, config.batch_size)
-    for chosen in batches_of([len(row.ids) for row in rows], config.batch_size):
-        batch = backbone.collate([rows[i] for i in chosen])
-        states = backbone.states(batch, layer=config.layer)
-        pooled = pool_states(
-            states, batch["input_ids"], batch["attention_mask"], backbone.image_token_id, config.pooling
-        )
-        out[chosen] = pooled.to(torch.float16).cpu().numpy()
+    shared = share_prefixes(share_vision(backbone, rows, config.batch_size), backbone.image_token_id)
+    for chosen in batches_of([len(one.row) for one in shared], config.batch_size):
+        some = [shared[i] for i in chosen]
+        batch, states = joined_states(backbone, some, config.layer)
+        for numbers, own, ids, real in apart(some, batch, states):
+            pooled = pool_states(own, ids, real, backbone.image_token_id, config.pooling)
+            out[numbers] = pooled.to(torch.float16).cpu().numpy()
     return out
 
 
@@ -271,32 +271,6 @@ def batches_of(lengths: Sequence[int], size: int) -> list[list[int]]:
         else:
             batches.append([row])
     return batches
-
-
-def _share_vision(backbone: Backbone, rows: Sequence[Rendered], batch_size: int) -> list[Rendered]:
-    """Run the vision tower once a distinct picture, where the backbone can take its output in place of pixels."""
-    if not backbone.caches_vision:
-        return list(rows)
-    digests = [_digest(row) for row in rows]
-    first = {digest: row for digest, row in zip(reversed(digests), reversed(rows), strict=True) if digest is not None}
-    wanted = sorted(first)
-    seen: dict[str, torch.Tensor] = {}
-    for at in range(0, len(wanted), batch_size):
-        names = wanted[at : at + batch_size]
-        pixels = torch.cat([first[name].pixels["pixel_values"] for name in names])
-        counts = [len(first[name].pixels["pixel_values"]) for name in names]
-        seen.update(zip(names, backbone.vision({"pixel_values": pixels}).split(counts), strict=True))
-    return [
-        row if digest is None else replace(row, pixels={"vision": seen[digest]})
-        for row, digest in zip(rows, digests, strict=True)
-    ]
-
-
-def _digest(row: Rendered) -> str | None:
-    pixels = row.pixels.get("pixel_values")
-    if pixels is None or not len(pixels):
-        return None
-    return hashlib.sha1(pixels.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 def embed_command(

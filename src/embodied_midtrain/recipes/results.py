@@ -108,5 +108,5 @@ def _tells_apart(found: Difference) -> str:
     return (
         "This benchmark cannot tell initialisations apart at this budget: a policy from a randomly initialised "
         "language model does as well as one from the pretrained model, so the order of the variants says nothing. "
-        f"{found.verdict}"
+        f"{found.verdict[0].upper()}{found.verdict[1:]}"
     )
