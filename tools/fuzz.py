@@ -4,8 +4,8 @@
     python tools/fuzz.py --readers parquet --count 500 --seed 1
 
 A mutation flips, cuts, doubles or overwrites bytes of one of the input's files. Prints, for each reader, how often what
-came of it: read, some skipped, refused; or an exception that is none of ours, a crash, a hang (it then exits with 1, and
-the first such inputs are kept).
+came of it: read, some skipped, refused; or an exception that is none of ours, a crash, a hang (it then exits with 1,
+and the first such inputs are kept).
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from embodied_midtrain.features.store import FeatureTable
-from embodied_midtrain.proximity.density import fit_ratio
 from embodied_midtrain.proximity.distance import MeanDistance, NearestDistance
 from embodied_midtrain.proximity.estimator import EstimatorConfig, fit_estimator
 from embodied_midtrain.proximity.ranking import spearman
@@ -41,35 +40,12 @@ def test_a_row_that_is_no_number_has_no_score(scorer):
     assert np.isnan(scorer.scores(rows)).tolist() == [False, False, True, False, False]
 
 
-def test_the_ratio_is_alpha_times_kernels():
-    fitted = fit_ratio(ROWS, TARGET, centres=20, seed=1)
-    x = (ROWS.astype(np.float64) - fitted.mean) / fitted.std
-    squares = ((x[:, None] - fitted.centres[None]) ** 2).sum(2)
-    wanted = np.exp(-squares / (2 * fitted.width**2)) @ fitted.alpha
-    assert fitted.scores(ROWS) == pytest.approx(wanted, rel=1e-3, abs=1e-4)
-
-    # alpha = (H + lambda I)^-1 h, written out.
-    def kernels(rows):
-        z = (rows.astype(np.float64) - fitted.mean) / fitted.std
-        return np.exp(-((z[:, None] - fitted.centres[None]) ** 2).sum(2) / (2 * fitted.width**2))
-
-    pool, target = kernels(ROWS), kernels(TARGET)
-    alpha = np.linalg.solve(pool.T @ pool / len(pool) + fitted.ridge * np.eye(20), target.mean(0)).clip(0)
-    assert fitted.alpha == pytest.approx(alpha, rel=1e-2, abs=1e-3)
-
-
 def gaussians(shift: float = 1.0, dim: int = 4, count: int = 5000):
     """Two Gaussians, and log p_target / p_pool of the first one's rows."""
     rng = np.random.default_rng(5)
     pool, target = (rng.normal(0, 1, (count, dim)).astype(np.float32) for _ in range(2))
     target[:, 0] += shift
     return pool, target, shift * pool[:, 0] - shift**2 / 2
-
-
-def test_least_squares_rank_by_the_true_ratio():
-    pool, target, log_ratio = gaussians()
-    scores = fit_ratio(pool, target).scores(pool)
-    assert spearman(scores, log_ratio) >= 0.98
 
 
 def test_the_estimator_ranks_by_the_true_ratio_and_is_calibrated():

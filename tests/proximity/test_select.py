@@ -172,7 +172,7 @@ def test_ranking_facts() -> None:
     assert agreement_within(np.array(["a"] * 12), twelve, twelve**2) == {"a": pytest.approx(1)}
 
 
-@pytest.mark.parametrize("selector", ["mean-distance", "knn-distance", "ulsif"])
+@pytest.mark.parametrize("selector", ["mean-distance", "knn-distance"])
 def test_every_measure_finds_what_lies_near(tmp_path: Path, selector: Selector) -> None:
     pool, target = stores(tmp_path)
     artifact = select(tmp_path / "out", SelectConfig(selector, k=100), pool=pool, target=target)

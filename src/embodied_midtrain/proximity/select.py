@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from embodied_midtrain.artifacts import Artifact, StageError, StageRun, atomic_path, open_stage, read_json, write_json
 from embodied_midtrain.features.matching import check_same_space
 from embodied_midtrain.features.store import FeatureStore, open_features, read_features
-from embodied_midtrain.proximity.density import fit_ratio
 from embodied_midtrain.proximity.distance import MeanDistance, NearestDistance
 from embodied_midtrain.proximity.estimator import EstimatorConfig, fit_estimator
 from embodied_midtrain.proximity.ranking import by_source
 from embodied_midtrain.proximity.scoring import Scorer, draw_rows, score_store
 from embodied_midtrain.proximity.shaping import gumbel, ranks, top_k
 
-Selector = Literal["estimator", "mean-distance", "knn-distance", "ulsif", "random", "matched-random"]
+Selector = Literal["estimator", "mean-distance", "knn-distance", "random", "matched-random"]
 
 
 @dataclass(frozen=True)
@@ -30,14 +29,14 @@ class SelectConfig:
     """What is kept of the pool, and by which measure."""
 
     selector: Selector = "estimator"
-    """The learned proximity estimator; mean distance to the target, or to the nearest of it; a density ratio fitted by
-    least squares; a uniform draw; a uniform draw with the counts per source of another selection."""
+    """The learned proximity estimator; mean distance to the target, or to the nearest of it; a uniform draw; a uniform
+    draw with the counts per source of another selection."""
     k: int = 1000
     """Samples to keep."""
     seed: int = 0
     """Draws, batches and splits."""
     draw: Literal["top", "gumbel"] = "top"
-    """The K highest scores, or a draw in proportion to the density ratio (estimator and ulsif)."""
+    """The K highest scores, or a draw in proportion to the density ratio (estimator)."""
     temperature: float = 1.0
     """Of that draw: below 1 nearer to the hard cut, above 1 nearer to a uniform draw."""
     cap: float = 1.0
@@ -54,7 +53,7 @@ class SelectConfig:
         """Raise ValueError on settings that cannot be meant."""
         if not 0 < self.cap <= 1 or not 0 <= self.floor <= 1:
             raise ValueError(f"cap {self.cap} and floor {self.floor} are shares: above 0 (or 0), at most 1")
-        if self.draw == "gumbel" and self.selector not in ("estimator", "ulsif"):
+        if self.draw == "gumbel" and self.selector != "estimator":
             raise ValueError(f"{self.selector} gives no density ratio to draw in proportion to; use --draw top")
 
 
@@ -156,9 +155,6 @@ def _score(
             "notes": fitted.notes,
         }
         scorer = fitted
-    elif config.selector == "ulsif":
-        drawn = draw_rows(store, config.fit_rows, config.seed)
-        scorer = fit_ratio(drawn.features, near.features, seed=config.seed)
     elif config.selector == "mean-distance":
         scorer = MeanDistance(near.features)
     else:
@@ -197,8 +193,9 @@ def _choose(
     shaped = scores
     if config.draw == "gumbel":
         with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = scores / (1 - scores) if config.selector == "estimator" else scores
-            shaped = gumbel(np.log(np.maximum(ratio, 1e-30)), temperature=config.temperature, seed=config.seed)
+            # At its optimum the estimator says p_target / (p_target + p_pool).
+            log_ratio = np.log(np.maximum(scores / (1 - scores), 1e-30))
+        shaped = gumbel(log_ratio, temperature=config.temperature, seed=config.seed)
     caps = floors = None
     if config.cap < 1:
         caps = np.full(len(names), max(1, int(config.cap * config.k)))
@@ -280,8 +277,8 @@ def select_command(
 
     Examples:
         emt select --pool runs/mine/pool-features --target runs/mine/target-features --k 1000 --out runs/mine/selected
-        emt select --pool runs/mine/pool-features --target runs/mine/target-features --k 1000 --selector ulsif \
-            --cap 0.3 --out runs/mine/by-ratio
+        emt select --pool runs/mine/pool-features --target runs/mine/target-features --k 1000 --selector knn-distance \
+            --cap 0.3 --out runs/mine/nearest
         emt select --pool runs/mine/pool-features --target runs/mine/target-features --k 1000 \
             --selector matched-random --match runs/mine/selected --out runs/mine/control
 
