@@ -10,7 +10,8 @@ from embodied_midtrain.features.store import FeatureTable, open_features, read_f
 from embodied_midtrain.proximity.estimator import EstimatorConfig, fit_estimator
 from embodied_midtrain.proximity.ranking import agreement_within, by_source, percentiles, spearman, variance_between
 from embodied_midtrain.proximity.scoring import draw_rows
-from embodied_midtrain.proximity.select import SelectConfig, Selector, read_selection, select
+from embodied_midtrain.proximity.select import read_selection, select
+from embodied_midtrain.proximity.selectors import SelectConfig, Selector
 
 DIM = 12
 
@@ -205,13 +206,36 @@ def test_caps_floors_and_draws(tmp_path: Path) -> None:
 
     assert counts("cap", cap=0.5) == {"far": 50, "near": 50}
     assert counts("floor", floor=0.4)["far"] == 40
-    assert counts("draw", draw="gumbel", temperature=5.0)["far"] > counts("top")["far"]
+    calibrated = EstimatorConfig(calibration="temperature")
+    assert counts("draw", draw="gumbel", temperature=5.0, estimator=calibrated)["far"] > counts("top")["far"]
     with pytest.raises(StageError, match="raise --cap"):
         counts("few", cap=0.3)
     with pytest.raises(ValueError, match="no density ratio"):
         counts("no", draw="gumbel", selector="knn-distance")
+    with pytest.raises(ValueError, match="add --calibration"):
+        counts("no", draw="gumbel")
     with pytest.raises(ValueError, match="are shares"):
         counts("none", cap=0)
+
+
+def test_without_near_duplicates(tmp_path: Path) -> None:
+    rows, target = gaussians()
+    closest = rows["near"][np.argsort(rows["near"][:, 0])[-20:]]
+    rows["copies"] = np.repeat(closest, 3, axis=0) * 1.01
+    pool, near = store(tmp_path / "pool", rows), store(tmp_path / "target", target)
+    plain = select(tmp_path / "plain", SelectConfig(k=60), pool=pool, target=near)
+    assert read_json(plain.file("selection.json"))["composition"]["copies"] > 8
+    artifact = select(tmp_path / "out", SelectConfig(k=60, distinct=0.999), pool=pool, target=near)
+    table = pq.read_table(artifact.file("near_duplicates.parquet")).to_pandas()
+    assert len(table) == read_json(artifact.file("selection.json"))["near_duplicates"] > 8
+    assert (table["similarity"] > 0.999).all()
+    features = read_features(pool)
+    place = {key: n for n, key in enumerate(zip(features.sources.tolist(), features.ids.tolist(), strict=True))}
+    kept = features.features[[place[key] for key in read_selection(artifact)]]
+    unit = kept / np.linalg.norm(kept, axis=1, keepdims=True)
+    assert len(kept) == 60 and np.tril(unit @ unit.T, -1).max() <= 0.999
+    with pytest.raises(StageError, match=r"without \d+ near-duplicates"):
+        select(tmp_path / "few", SelectConfig(k=540, distinct=0.999), pool=pool, target=near)
 
 
 def test_a_changed_shard_is_refused_by_name(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def midtrain(
     *,
     backbone: Backbone,
     pool: Path | str,
-    selection: Artifact,
+    selection: Artifact | None = None,
     images: Path | None = None,
     overwrite: bool = False,
 ) -> Artifact:
@@ -60,7 +60,7 @@ def midtrain(
     counts say how often each source was drawn against what was meant, and how many draws were repeats.
 
     Args:
-        selection: an 'emt select' artifact.
+        selection: an 'emt select' artifact; None: the whole pool.
         images: folder that image paths in a conversation file start from.
 
     Raises:
@@ -72,14 +72,15 @@ def midtrain(
     inputs: dict[str, Artifact | str] = {
         "backbone": backbone.fingerprint(),
         "pool": source.fingerprint(),
-        "selection": selection,
+        **({"selection": selection} if selection is not None else {}),
     }
     with open_stage(out, "midtrain", config, inputs, overwrite=overwrite) as run:
         if not run.done:
             backbone.model.to(pick_device(config.device)).float()
             backbone.max_tokens = config.max_tokens
             backbone.model.eval()
-            wanted = read_selection(selection)[: config.keep]
+            chosen = read_selection(selection) if selection is not None else [sample.key for sample in source]
+            wanted = chosen[: config.keep]
 
             def fetch(keys: Sequence[Key]) -> Iterator[Sample]:
                 return read_samples(pool, keys, images=images)
@@ -170,7 +171,7 @@ def _counts(mixture: Mixture, config: MidtrainConfig) -> dict[str, Any]:
 def midtrain_command(
     out: Path,
     pool: str,
-    selection: Path,
+    selection: Path | None = None,
     config: MidtrainConfig = MidtrainConfig(),
     backbone: str = "compact",
     images: Path | None = None,
@@ -190,14 +191,14 @@ def midtrain_command(
     Args:
         out: folder for the adapted backbone (in `model`).
         pool: the pool that the selection was made from.
-        selection: what `emt select` kept.
+        selection: what `emt select` kept; by default the whole pool.
         config: how it is trained.
         backbone: "compact", a folder written by transformers, or a hub name.
         images: folder that image paths in a conversation file start from.
         random_language: seed of a randomly initialised language model, as a control.
         overwrite: replace a result that was made from other inputs or settings.
     """
-    chosen = Artifact.open(selection, "select")
+    chosen = Artifact.open(selection, "select") if selection is not None else None
     loaded = load_backbone(backbone, random_language=random_language)
     artifact = midtrain(out, config, backbone=loaded, pool=pool, selection=chosen, images=images, overwrite=overwrite)
     counts = artifact.counts

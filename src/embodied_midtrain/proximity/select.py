@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,47 +13,12 @@ from numpy.typing import NDArray
 
 from embodied_midtrain.artifacts import Artifact, StageError, StageRun, atomic_path, open_stage, read_json, write_json
 from embodied_midtrain.features.matching import check_same_space
-from embodied_midtrain.features.store import FeatureStore, open_features, read_features
-from embodied_midtrain.proximity.distance import MeanDistance, NearestDistance
-from embodied_midtrain.proximity.estimator import EstimatorConfig, fit_estimator
+from embodied_midtrain.features.store import FeatureStore, open_features
+from embodied_midtrain.proximity.duplicates import near_duplicates
 from embodied_midtrain.proximity.ranking import by_source
-from embodied_midtrain.proximity.scoring import Scorer, draw_rows, score_store
+from embodied_midtrain.proximity.scoring import take_rows
+from embodied_midtrain.proximity.selectors import Given, Scored, SelectConfig, score_pool
 from embodied_midtrain.proximity.shaping import gumbel, ranks, top_k
-
-Selector = Literal["estimator", "mean-distance", "knn-distance", "random", "matched-random"]
-
-
-@dataclass(frozen=True)
-class SelectConfig:
-    """What is kept of the pool, and by which measure."""
-
-    selector: Selector = "estimator"
-    """The learned proximity estimator; mean distance to the target, or to the nearest of it; a uniform draw; a uniform
-    draw with the counts per source of another selection."""
-    k: int = 1000
-    """Samples to keep."""
-    seed: int = 0
-    """Draws, batches and splits."""
-    draw: Literal["top", "gumbel"] = "top"
-    """The K highest scores, or a draw in proportion to the density ratio (estimator)."""
-    temperature: float = 1.0
-    """Of that draw: below 1 nearer to the hard cut, above 1 nearer to a uniform draw."""
-    cap: float = 1.0
-    """Share of the selection that one source may have."""
-    floor: float = 0.0
-    """Share of the selection that each source has at least, as far as it has samples."""
-    fit_rows: int = 200_000
-    """Rows of the pool that a measure is fitted to, drawn with the seed."""
-    neighbours: int = 10
-    """Of knn-distance."""
-    estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
-
-    def check(self) -> None:
-        """Raise ValueError on settings that cannot be meant."""
-        if not 0 < self.cap <= 1 or not 0 <= self.floor <= 1:
-            raise ValueError(f"cap {self.cap} and floor {self.floor} are shares: above 0 (or 0), at most 1")
-        if self.draw == "gumbel" and self.selector != "estimator":
-            raise ValueError(f"{self.selector} gives no density ratio to draw in proportion to; use --draw top")
 
 
 def select(
@@ -64,6 +28,8 @@ def select(
     pool: Artifact,
     target: Artifact,
     match: Artifact | None = None,
+    scores: Artifact | None = None,
+    before: Artifact | None = None,
     overwrite: bool = False,
 ) -> Artifact:
     """Score the pool's features against the target's and keep the first K.
@@ -76,42 +42,51 @@ def select(
 
     Args:
         match: the selection whose counts per source `matched-random` takes.
+        scores: an 'emt score' artifact of the same pool, for perplexity, delta-perplexity and text.
+        before: the perplexity under the backbone before it was tuned on the robot, for delta-perplexity.
 
     Raises:
         StageError: on K below 1 or above the pool's usable size, on features that cannot be compared.
         ValueError: on settings that cannot be meant.
     """
     config.check()
-    inputs = {"pool": pool, "target": target, **({"match": match} if match is not None else {})}
+    given = Given(match, scores, before)
+    given.check(config.selector, pool)
+    inputs = {"pool": pool, "target": target, **given.inputs()}
     with open_stage(out, "select", config, inputs, overwrite=overwrite) as run:
         if run.done:
             return run.artifact()
         check_same_space(pool, target)
         store = open_features(pool)
         names, codes = _sources(store)
-        scores, fit = _score(run, config, store, target)
-        _note_unusable(run, store, scores)
-        usable = int(np.isfinite(scores).sum())
+        scored = score_pool(run, config, store, target, given)
+        found = scored.scores
+        _note_unusable(run, store, scored)
+        usable = int(np.isfinite(found).sum())
         if not 1 <= config.k <= usable:
             raise StageError(
                 f"K is {config.k}, but the pool has {usable} usable samples: give --k between 1 and {usable}."
             )
-        chosen = _choose(config, scores, codes, names, match)
+        chosen, copies = _choose(config, scored, codes, names, store, match)
         if len(chosen) < config.k:
             raise StageError(
                 f"only {len(chosen)} samples are left under a cap of {config.cap:.0%} for each of {len(names)} "
-                "sources; raise --cap, or lower --k."
+                f"sources and without {len(copies)} near-duplicates; raise --cap or --distinct, or lower --k."
             )
         reasons = _reasons(config, codes[chosen], names)
-        place = ranks(scores)
-        _write(run, store, scores, place, chosen, reasons)
-        have, kept = (np.bincount(c, minlength=len(names)) for c in (codes[np.isfinite(scores)], codes[chosen]))
+        place = ranks(found)
+        _write(run, store, found, place, chosen, reasons)
+        if config.distinct < 1:
+            _write_copies(run, store, copies)
+        have, kept = (np.bincount(c, minlength=len(names)) for c in (codes[np.isfinite(found)], codes[chosen]))
         facts = {
             "selector": config.selector,
-            "estimator": fit,
+            "estimator": scored.fit if config.selector == "estimator" else None,
+            "fit": scored.fit,
             "by_source": by_source(names, codes, place, usable),
             "composition": dict(zip(names, kept.tolist(), strict=True)),
             "pool": dict(zip(names, have.tolist(), strict=True)),
+            "near_duplicates": len(copies),
         }
         write_json(run.file("selection.json"), facts)
         return run.finish({"pool": usable, "selected": config.k})
@@ -134,75 +109,78 @@ def _sources(store: FeatureStore) -> tuple[list[str], NDArray[np.uint16]]:
     return names, place[np.concatenate(parts)]
 
 
-def _score(
-    run: StageRun, config: SelectConfig, store: FeatureStore, target: Artifact
-) -> tuple[NDArray[np.float32], dict[str, Any] | None]:
-    """Scores in the store's order; NaN where a feature cannot be used."""
-    if config.selector in ("random", "matched-random"):
-        return np.random.default_rng(config.seed).random(store.rows, dtype=np.float32), None
-    near = read_features(target, run.skips)
-    fit: dict[str, Any] | None = None
-    scorer: Scorer
-    if config.selector == "estimator":
-        fitted = fit_estimator(draw_rows(store, config.fit_rows, config.seed), near, config.estimator, seed=config.seed)
-        with atomic_path(run.file("estimator.npz")) as path, path.open("wb") as file:
-            np.savez(file, mean=fitted.mean, std=fitted.std, weight=fitted.weight, bias=fitted.bias)
-        fit = {
-            "accuracy": fitted.accuracy,
-            "steps": fitted.steps,
-            "stopped_by": fitted.stopped_by,
-            "curve": fitted.curve,
-            "notes": fitted.notes,
-        }
-        scorer = fitted
-    elif config.selector == "mean-distance":
-        scorer = MeanDistance(near.features)
-    else:
-        scorer = NearestDistance(near.features, config.neighbours)
-    return score_store(scorer, store), fit
+def _note_unusable(run: StageRun, store: FeatureStore, scored: Scored) -> None:
+    bad = np.flatnonzero(~np.isfinite(scored.scores))
+    for source, id in zip(*_names(store, bad), strict=True):
+        run.skips.add(scored.missing, f"{source}/{id}")
 
 
-def _note_unusable(run: StageRun, store: FeatureStore, scores: NDArray[np.float32]) -> None:
-    bad = np.flatnonzero(~np.isfinite(scores))
-    first = 0
-    for shard in store.shards:
-        own = bad[(bad >= first) & (bad < first + shard.rows)] - first
-        if len(own):
-            sources, ids = shard.keys()
-            for row in own.tolist():
-                run.skips.add("nan feature", f"{sources[row]}/{ids[row]}")
-        first += shard.rows
+Copy = tuple[int, int, float]
+"""A row that is left out, the better one that it nearly equals, and their cosine."""
 
 
 def _choose(
     config: SelectConfig,
-    scores: NDArray[np.float32],
+    scored: Scored,
     codes: NDArray[np.uint16],
     names: list[str],
+    store: FeatureStore,
     match: Artifact | None,
-) -> NDArray[np.int64]:
-    """Places of the selection, from the closest on."""
-    if config.selector == "matched-random":
-        if match is None:
-            raise StageError("matched-random takes the counts of another selection; give its folder with --match.")
-        counts = read_json(match.file("selection.json"))["composition"]
-        wanted = np.array([int(counts.get(name, 0)) for name in names])
-        if int(wanted.sum()) != config.k:
-            raise StageError(f"{match.path} holds {int(wanted.sum())} samples of this pool, K is {config.k}.")
-        return top_k(scores, config.k, codes=codes, floors=wanted, caps=wanted)
-    shaped = scores
+) -> tuple[NDArray[np.int64], list[Copy]]:
+    """Places of the selection, from the closest on, and the near-duplicates that were left out."""
+    shaped = scored.scores
     if config.draw == "gumbel":
-        with np.errstate(divide="ignore", invalid="ignore"):
-            # At its optimum the estimator says p_target / (p_target + p_pool).
-            log_ratio = np.log(np.maximum(scores / (1 - scores), 1e-30))
-        shaped = gumbel(log_ratio, temperature=config.temperature, seed=config.seed)
+        assert scored.log_ratio is not None
+        shaped = gumbel(scored.log_ratio(shaped), temperature=config.temperature, seed=config.seed)
+    have = np.bincount(codes[np.isfinite(shaped)], minlength=len(names))
     caps = floors = None
-    if config.cap < 1:
-        caps = np.full(len(names), max(1, int(config.cap * config.k)))
-    if config.floor > 0:
-        have = np.bincount(codes[np.isfinite(scores)], minlength=len(names))
-        floors = np.minimum(have, int(config.floor * config.k))
-    return top_k(shaped, config.k, codes=codes, caps=caps, floors=floors)
+    if config.selector == "matched-random":
+        assert match is not None
+        counts = read_json(match.file("selection.json"))["composition"]
+        caps = floors = np.array([int(counts.get(name, 0)) for name in names])
+        if int(caps.sum()) != config.k:
+            raise StageError(f"{match.path} holds {int(caps.sum())} samples of this pool, K is {config.k}.")
+    else:
+        if config.cap < 1:
+            caps = np.full(len(names), max(1, int(config.cap * config.k)))
+        if config.floor > 0:
+            floors = np.minimum(have, int(config.floor * config.k))
+    chosen = top_k(shaped, config.k, codes=codes, caps=caps, floors=floors)
+    copies: list[Copy] = []
+    if config.distinct < 1:
+        shaped = shaped.copy()
+        while True:
+            # What takes a duplicate's place can be one too.
+            found = near_duplicates(take_rows(store, chosen), config.distinct, seed=config.seed)
+            if not len(found.rows):
+                break
+            pairs = zip(chosen[found.rows].tolist(), chosen[found.of].tolist(), found.similarity.tolist(), strict=True)
+            copies += pairs
+            shaped[chosen[found.rows]] = np.nan
+            chosen = top_k(shaped, config.k, codes=codes, caps=caps, floors=floors)
+    return chosen, copies
+
+
+def _names(store: FeatureStore, rows: NDArray[np.int64]) -> tuple[list[str], list[str]]:
+    """Sources and ids of these rows, in their order."""
+    sources, ids = [""] * len(rows), [""] * len(rows)
+    order = np.argsort(rows, kind="stable")
+    for first, last, source, id in _keys(store):
+        low, high = np.searchsorted(rows[order], [first, last])
+        for n in order[low:high].tolist():
+            row = int(rows[n]) - first
+            sources[n], ids[n] = source[row].as_py(), id[row].as_py()
+    return sources, ids
+
+
+def _write_copies(run: StageRun, store: FeatureStore, copies: list[Copy]) -> None:
+    columns: dict[str, Any] = {}
+    for n, prefix in enumerate(("", "of_")):
+        names = _names(store, np.array([copy[n] for copy in copies], np.int64))
+        columns |= {f"{prefix}source": names[0], f"{prefix}id": names[1]}
+    columns["similarity"] = pa.array([copy[2] for copy in copies], pa.float32())
+    with atomic_path(run.file("near_duplicates.parquet")) as path:
+        pq.write_table(pa.table(columns), path)
 
 
 def _reasons(config: SelectConfig, codes: NDArray[np.uint16], names: list[str]) -> list[str]:
@@ -212,6 +190,8 @@ def _reasons(config: SelectConfig, codes: NDArray[np.uint16], names: list[str]) 
     }.get(config.selector, f"among the {config.k} closest by {config.selector}")
     if config.draw == "gumbel":
         how = f"drawn in proportion to the ratio by {config.selector}"
+    if config.distinct < 1:
+        how += f", no near-duplicates (cosine above {config.distinct:g})"
     if config.cap < 1 or config.floor > 0:
         how += f" (a source has {config.floor:.0%} to {config.cap:.0%})"
     return [how] * len(codes)
@@ -225,8 +205,6 @@ def _write(
     chosen: NDArray[np.int64],
     reasons: list[str],
 ) -> None:
-    picked: dict[str, list[str]] = {"source": [""] * len(chosen), "id": [""] * len(chosen)}
-    at_row = np.argsort(chosen, kind="stable")
     with atomic_path(run.file("scores.parquet")) as path:
         schema = pa.schema(
             [("source", pa.string()), ("id", pa.string()), ("score", pa.float32()), ("rank", pa.int64())]
@@ -236,12 +214,10 @@ def _write(
                 rows = np.flatnonzero(np.isfinite(scores[first:last]))
                 columns = [scores[first:last][rows], place[first:last][rows].astype(np.int64)]
                 writer.write_table(pa.table([source.take(rows), id.take(rows), *columns], schema=schema))
-                low, high = np.searchsorted(chosen[at_row], [first, last])
-                for n in at_row[low:high].tolist():
-                    row = int(chosen[n]) - first
-                    picked["source"][n], picked["id"][n] = source[row].as_py(), id[row].as_py()
+    names = _names(store, chosen)
     table = {
-        **picked,
+        "source": names[0],
+        "id": names[1],
         "score": pa.array(scores[chosen], pa.float32()),
         "rank": pa.array(np.arange(len(chosen)), pa.int64()),
         "reason": reasons,
@@ -271,6 +247,8 @@ def select_command(
     out: Path,
     config: SelectConfig = SelectConfig(),
     match: Path | None = None,
+    scores: Path | None = None,
+    before: Path | None = None,
     overwrite: bool = False,
 ) -> None:
     """Score every sample of the pool by its proximity to the target, and keep the closest K.
@@ -281,12 +259,19 @@ def select_command(
             --cap 0.3 --out runs/mine/nearest
         emt select --pool runs/mine/pool-features --target runs/mine/target-features --k 1000 \
             --selector matched-random --match runs/mine/selected --out runs/mine/control
+        emt select --pool runs/mine/pool-features --target runs/mine/target-features --k 1000 \
+            --selector delta-perplexity --scores runs/mine/perplexity --before runs/mine/perplexity-before \
+            --out runs/mine/by-delta
+        emt select --pool runs/mine/pool-features --target runs/mine/target-features --k 1000 \
+            --draw gumbel --calibration temperature --distinct 0.95 --out runs/mine/spread
 
     Args:
         pool: features of the pool (an 'emt embed' folder).
         target: features of the target.
         out: folder for scores and selection.
         match: the selection whose counts per source matched-random takes.
+        scores: an 'emt score' folder of the same pool, for perplexity, delta-perplexity and text.
+        before: perplexity under the backbone before it was tuned on the robot, for delta-perplexity.
         overwrite: replace a result that was made from other inputs or settings.
     """
     artifact = select(
@@ -295,6 +280,8 @@ def select_command(
         pool=Artifact.open(pool, "embed"),
         target=Artifact.open(target, "embed"),
         match=Artifact.open(match, "select") if match is not None else None,
+        scores=Artifact.open(scores, "score") if scores is not None else None,
+        before=Artifact.open(before, "score") if before is not None else None,
         overwrite=overwrite,
     )
     facts = read_json(artifact.file("selection.json"))

@@ -15,7 +15,7 @@ from embodied_midtrain.features.extract import EmbedConfig
 from embodied_midtrain.gap.measure import GapConfig
 from embodied_midtrain.midtraining.midtrain import MidtrainConfig
 from embodied_midtrain.policies.finetune import FinetuneConfig
-from embodied_midtrain.proximity.select import SelectConfig
+from embodied_midtrain.proximity.selectors import SelectConfig
 from embodied_midtrain.sources.registry.build import PoolConfig
 
 
