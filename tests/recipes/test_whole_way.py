@@ -38,6 +38,9 @@ def recipe_file(folder: Path) -> Path:
         "demos": {"tasks": ["reach-v3", "drawer-open-v3"], "episodes": 3, "size": 32},
         "embed": {"frames_per_episode": 4, "part_size": 8, "batch_size": 4},
         "gap": {"map_points": 40},
+        "compared": ["matched-random", "ratio", "perplexity", "delta-perplexity", "text"],
+        "robot_text": {"frames_per_episode": 3},
+        "score": {"batch_size": 4, "part_size": 8},
         "select": {"k": 8, "estimator": {"max_steps": 30}},
         "midtrain": {**shared, "steps": 3},
         "finetune": {
@@ -85,6 +88,11 @@ def test_the_summary_holds_what_was_measured(whole: tuple[Recipe, Path]) -> None
     assert found.mmd is not None and {"pool", "target", "chart-qa", "target: reach-v3"} <= set(found.mmd.names)
     assert found.diversity is not None and found.diversity.pool > 0 and set(found.diversity.selections) == {"selected"}
     assert [s.variant for s in found.selections] == ["selected"]
+    names = ["estimator", *recipe.compared]
+    assert {s.name for s in found.selectors} == set(names) and found.selectors[0].name == "estimator"
+    assert found.selectors[0].agreement["estimator"].spearman == pytest.approx(1.0)
+    assert all(set(s.agreement) == set(names) and len(s.medians) == 2 for s in found.selectors)
+    assert found.selectors[0].agreement["matched-random"].overlap <= 1
     assert sum(share.samples for share in found.selections[0].composition) == 12
     assert {t.variant for t in found.policies} == {v["name"] for v in VARIANTS}
     assert {(r.variant, r.task, r.episodes) for r in found.rollouts} == {

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from embodied_midtrain.artifacts import open_stage
 from embodied_midtrain.report.summary import (
+    Agreement,
     Comparison,
     Curve,
     DiversityFacts,
@@ -30,6 +31,7 @@ from embodied_midtrain.report.summary import (
     ProximityFacts,
     Rollouts,
     SelectionFacts,
+    SelectorFacts,
     Share,
     SourceProximity,
     StageTime,
@@ -255,6 +257,7 @@ def _summary(table: dict, drawn: np.ndarray, rng: np.random.Generator, videos: t
         mmd=MmdFacts(matrix_names, tuple(tuple(row) for row in matrix.tolist()), 31.2),
         diversity=DiversityFacts(1.9, 1.12, {"random": 1.88, "selected": 1.41}, "1 / E[exp(-2 |u - v|²)]"),
         selections=(_selection("random", source[drawn]), _selection("selected", source[:SELECTED])),
+        selectors=_selectors(sorted(set(source.tolist()))),
         midtrain=tuple(
             TrainingFacts(v, 400, 310.0, (loss(3.1, end),), "full") for v, end in (("random", 1.4), ("selected", 1.1))
         ),
@@ -299,6 +302,23 @@ def _summary(table: dict, drawn: np.ndarray, rng: np.random.Generator, videos: t
             "name: quickstart\nseed: 0\nselect:\n  k: 160\n", "emt quickstart",
         ),
     )  # fmt: skip
+
+
+def _selectors(sources: list[str]) -> tuple[SelectorFacts, ...]:
+    names = ("estimator", "knn-distance", "constant")
+    spearman = {("estimator", "knn-distance"): -0.71, ("knn-distance", "estimator"): -0.71}
+    return tuple(
+        SelectorFacts(
+            name,
+            {
+                other: Agreement(None if "constant" in (name, other) else spearman.get((name, other), 1.0), 0.37)
+                for other in names
+            },
+            0.18,
+            {source: 5.0 * n for n, source in enumerate(sources)},
+        )
+        for name in names
+    )
 
 
 def _selection(variant: str, sources: np.ndarray) -> SelectionFacts:

@@ -30,7 +30,7 @@ from embodied_midtrain.report.view import Limits, build_view
 from .fixture import HOSTILE
 
 PARTS = (
-    "stages", "pool", "target", "estimator", "proximity", "mmd", "diversity", "selections", "midtrain", "policies",
+    "stages", "pool", "target", "estimator", "proximity", "mmd", "diversity", "selections", "selectors", "midtrain", "policies",
     "rollouts", "variants", "comparisons", "videos", "files", "provenance",
 )  # fmt: skip
 
@@ -48,6 +48,17 @@ def copy(run: Path, tmp_path: Path) -> Path:
 def drawn(run: Path, limits: Limits | None = None) -> str:
     config = ReportConfig(limits or Limits())
     return report(run / "report", run=run, config=config).file(PAGE).read_text()
+
+
+def test_selectors_stand_side_by_side(page: Path) -> None:
+    text = page.read_text()
+    table = text[text.index("What other selectors make of this pool") :]
+    row = table[table.index("<tr><th>knn-distance</th>") :]
+    assert re.findall(r"<td>(.*?)<br><small>(.*?)</small>", row)[:3] == [
+        ("−0.71", "37 %"),
+        ("1.00", "37 %"),
+        ("–", "37 %"),
+    ]
 
 
 def test_everything_is_inside_the_page(page: Path) -> None:

@@ -29,12 +29,28 @@ class Layout:
         return self.run / "gap"
 
     @property
+    def robot_text(self) -> Path:
+        return self.run / "robot-text"
+
+    @property
+    def robot_tuned(self) -> Path:
+        return self.run / "robot-tuned"
+
+    @property
+    def compared(self) -> Path:
+        return self.run / "compared"
+
+    @property
     def report(self) -> Path:
         return self.run / "report"
 
     def features(self, of: str) -> Path:
         """`of`: "pool", "target" or "target-other-prompt"."""
         return self.run / "features" / of
+
+    def scores(self, name: str) -> Path:
+        """`name`: "perplexity", "before" (the perplexity that the backbone had) or "text"."""
+        return self.run / "scores" / name
 
     def selection(self, name: str) -> Path:
         """`name`: a selector, or "other-prompt"."""
@@ -57,7 +73,10 @@ class Layout:
         named = {"pool": self.pool, "demos": self.demos}
         named |= {f"embed {of}": self.features(of) for of in ("pool", "target", "target-other-prompt")}
         named |= {"gap": self.gap}
-        named |= {f"select {name}": self.selection(name) for name in ("estimator", "random", "other-prompt")}
+        named |= {"robot text": self.robot_text, "robot tuned": self.robot_tuned}
+        named |= {f"score {name}": self.scores(name) for name in ("before", "perplexity", "text")}
+        named |= {f"select {name}": self.selection(name) for name in (*recipe.selectors(), "other-prompt")}
+        named |= {"compare": self.compared}
         for variant in recipe.variants:
             if variant.midtrain_on != "nothing":
                 named[f"midtrain {variant.name}"] = self.midtrained(variant.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from embodied_midtrain.benchmarks.demos import DemosConfig
 from embodied_midtrain.benchmarks.rollout import RolloutConfig
@@ -15,7 +15,9 @@ from embodied_midtrain.features.extract import EmbedConfig
 from embodied_midtrain.gap.measure import GapConfig
 from embodied_midtrain.midtraining.midtrain import MidtrainConfig
 from embodied_midtrain.policies.finetune import FinetuneConfig
-from embodied_midtrain.proximity.selectors import SelectConfig
+from embodied_midtrain.proximity.score import ScoreConfig
+from embodied_midtrain.proximity.selectors import SelectConfig, Selector
+from embodied_midtrain.robots.action_text import ActionTextConfig
 from embodied_midtrain.sources.registry.build import PoolConfig
 
 
@@ -27,7 +29,7 @@ class Variant:
     """Folder name, such as "selected"."""
     title: str = ""
     """For readers, such as "mid-trained on selected"."""
-    midtrain_on: Literal["nothing", "random", "estimator"] = "nothing"
+    midtrain_on: Literal["nothing", Selector] = "nothing"
     """Which selection it is mid-trained on."""
     random_language: bool = False
     """Start the language model from random weights: the control that shows whether the benchmark can tell
@@ -70,15 +72,25 @@ class Recipe:
     """A second template for robot frames: a ranking that follows the template and not the scene changes with it."""
     variants: tuple[Variant, ...] = VARIANTS
     """Initialisations under comparison; the first is the reference."""
+    compared: tuple[Selector, ...] = ("random", "matched-random", "mean-distance", "knn-distance", "ratio", "text")
+    """Selectors whose rankings are put beside the estimator's. For perplexity and delta-perplexity the backbone is
+    tuned on the robot data first (the settings of midtrain), and both go over the whole pool."""
     data: Data = field(default_factory=Data)
     pool: PoolConfig = field(default_factory=PoolConfig)
     demos: DemosConfig = field(default_factory=DemosConfig)
     embed: EmbedConfig = field(default_factory=EmbedConfig)
     gap: GapConfig = field(default_factory=GapConfig)
     select: SelectConfig = field(default_factory=SelectConfig)
+    robot_text: ActionTextConfig = field(default_factory=ActionTextConfig)
+    score: ScoreConfig = field(default_factory=ScoreConfig)
     midtrain: MidtrainConfig = field(default_factory=MidtrainConfig)
     finetune: FinetuneConfig
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
+
+    def selectors(self) -> list[Selector]:
+        """Everything that ranks the pool in this recipe, the estimator first: others take its counts."""
+        used = {variant.midtrain_on for variant in self.variants} | set(self.compared)
+        return ["estimator", *(name for name in get_args(Selector) if name in used - {"estimator"})]
 
     def check(self) -> None:
         """Raise `ConfigError` or `ValueError` on what would fail later, before hours of work are behind it."""
@@ -89,7 +101,7 @@ class Recipe:
             raise ConfigError(f"variants must have different names, not {names}")
         if bad := [n for n in names if not n.replace("-", "").replace("_", "").isalnum()]:
             raise ConfigError(f"variant names become folders: letters, digits, - and _ only, not {bad}")
-        for config in (self.demos, self.midtrain, self.finetune, self.rollout):
+        for config in (self.demos, self.robot_text, self.midtrain, self.finetune, self.rollout):
             config.check()
         target_prompt("", self.embed.prompt)
         target_prompt("", self.other_prompt)

@@ -29,7 +29,10 @@ from embodied_midtrain.midtraining.midtrain import midtrain
 from embodied_midtrain.policies.finetune import finetune
 from embodied_midtrain.policies.opening import load_actor
 from embodied_midtrain.progress import console
+from embodied_midtrain.proximity.compare import compare
+from embodied_midtrain.proximity.score import score
 from embodied_midtrain.proximity.select import select
+from embodied_midtrain.proximity.selectors import GIVEN
 from embodied_midtrain.recipes.layout import Layout
 from embodied_midtrain.recipes.meter import Meter
 from embodied_midtrain.recipes.recipe import Recipe, Variant, load_recipe, named_recipes
@@ -37,6 +40,7 @@ from embodied_midtrain.recipes.summarise import summarise
 from embodied_midtrain.report.page import report
 from embodied_midtrain.report.summary import Summary, save_summary
 from embodied_midtrain.report.terminal import print_summary
+from embodied_midtrain.robots.action_text import robots_as_text
 from embodied_midtrain.robots.opening import open_robots
 from embodied_midtrain.sources.opening import open_pool
 from embodied_midtrain.sources.registry.build import build_pool
@@ -107,10 +111,56 @@ class Run:
         measure_gap(self.layout.gap, config, pool=self.features("pool"), target=self.features("target"))
 
     def select(self, name: str) -> None:
-        config = self.seeded(self.recipe.select)
-        of = "target-other-prompt" if name == "other-prompt" else "target"
-        config = replace(config, selector="random" if name == "random" else "estimator")
-        select(self.layout.selection(name), config, pool=self.features("pool"), target=self.features(of))
+        other = name == "other-prompt"
+        selector = "estimator" if other else name
+        config = replace(self.seeded(self.recipe.select), selector=selector)
+        if selector != "estimator" and config.draw == "gumbel":
+            # Not all give a ratio; the comparison is one of rankings.
+            config = replace(config, draw="top")
+        by_likelihood = name in ("perplexity", "delta-perplexity")
+        scores = self.layout.scores("perplexity" if by_likelihood else "text")
+        before = self.layout.scores("before")
+        select(
+            self.layout.selection(name),
+            config,
+            pool=self.features("pool"),
+            target=self.features("target-other-prompt" if other else "target"),
+            match=Artifact.open(self.layout.selection("estimator"), "select") if name == "matched-random" else None,
+            scores=Artifact.open(scores, "score") if name in GIVEN else None,
+            before=Artifact.open(before, "score") if name == "delta-perplexity" else None,
+        )
+
+    def robot_text(self) -> None:
+        skips = Skips()
+        robots = open_robots(self.target_path(), skips)
+        robots_as_text(self.layout.robot_text, self.recipe.robot_text, target=robots, skips=skips)
+
+    def robot_tuned(self) -> None:
+        midtrain(
+            self.layout.robot_tuned,
+            self.seeded(self.recipe.midtrain),
+            backbone=self.backbone(self.recipe.backbone),
+            pool=self.layout.robot_text,
+        )
+        self.loaded = None
+
+    def score(self, name: str) -> None:
+        skips = Skips()
+        config = replace(self.recipe.score, by="text" if name == "text" else "perplexity")
+        tuned = str(self.layout.robot_tuned / "model")
+        score(
+            self.layout.scores(name),
+            config,
+            pool=open_pool(self.pool_path(), images=self.recipe.data.images, skips=skips),
+            backbone=self.backbone({"perplexity": tuned}.get(name, self.recipe.backbone)) if name != "text" else None,
+            target=open_robots(self.target_path(), skips) if name == "text" else None,
+            skips=skips,
+        )
+
+    def compare(self) -> None:
+        names = self.recipe.selectors()
+        chosen: dict[str, Artifact] = {name: Artifact.open(self.layout.selection(name), "select") for name in names}
+        compare(self.layout.compared, pool=self.features("pool"), selections=chosen)
 
     # -- variants ----------------------------------------------------------------------------------------------------
 
@@ -155,9 +205,16 @@ def stages(run: Run) -> list[tuple[str, Callable[[], None]]]:
         rows.append(("demos", run.demos))
     rows += [(f"embed {of}", partial(run.embed, of)) for of in ("pool", "target", "target-other-prompt")]
     rows.append(("gap", run.gap))
-    wanted = {variant.midtrain_on for variant in recipe.variants} - {"nothing"} | {"estimator"}
-    names = [*sorted(wanted), "other-prompt"]
-    rows += [(f"select {name}", partial(run.select, name)) for name in names]
+    names = recipe.selectors()
+    if {"perplexity", "delta-perplexity"} & set(names):
+        rows += [("robot text", run.robot_text), ("robot tuned", run.robot_tuned)]
+        passes = ["before", "perplexity"] if "delta-perplexity" in names else ["perplexity"]
+        rows += [(f"score {name}", partial(run.score, name)) for name in passes]
+    if "text" in names:
+        rows.append(("score text", partial(run.score, "text")))
+    rows += [(f"select {name}", partial(run.select, name)) for name in (*names, "other-prompt")]
+    if len(names) > 1:
+        rows.append(("compare", run.compare))
     for stage, work in (("midtrain", run.midtrain), ("finetune", run.finetune), ("rollout", run.rollout)):
         for variant in recipe.variants:
             if stage != "midtrain" or variant.midtrain_on != "nothing":

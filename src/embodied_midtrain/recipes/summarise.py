@@ -53,6 +53,7 @@ def summarise(layout: Layout, recipe: Recipe, stages: tuple[doc.StageTime, ...],
         mmd=_mmd(layout),
         diversity=_diversity(layout, recipe),
         selections=_selections(layout, recipe, groups),
+        selectors=_selectors(layout),
         midtrain=_training(layout, recipe, "midtrain"),
         policies=_training(layout, recipe, "finetune"),
         rollouts=loop.rollouts,
@@ -225,6 +226,24 @@ def _selections(layout: Layout, recipe: Recipe, groups: dict[str, str]) -> tuple
         )
         table = layout.relative(chosen.file("selection.parquet"))
         rows.append(doc.SelectionFacts(variant.name, facts["selector"], size, shares, table))
+    return tuple(rows)
+
+
+def _selectors(layout: Layout) -> tuple[doc.SelectorFacts, ...]:
+    """Every selector beside the estimator, which comes first."""
+    done = _finished(layout.compared)
+    if done is None:
+        return ()
+    facts = read_json(done.file("agreement.json"))
+    rows = []
+    for n, name in enumerate(facts["names"]):
+        by_source = read_json(layout.selection(name) / "selection.json")["by_source"]
+        medians = {source: row["median"] for source, row in by_source.items()}
+        others = {
+            other: doc.Agreement(_number(facts["spearman"][n][k] or math.nan), facts["overlap"][n][k])
+            for k, other in enumerate(facts["names"])
+        }
+        rows.append(doc.SelectorFacts(name, others, facts["by_chance"][0][n], medians))
     return tuple(rows)
 
 

@@ -170,6 +170,30 @@ class SelectionFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Agreement:
+    """How far two selectors agree: rank correlation, and the share of one's selection that is in the other's too."""
+
+    spearman: float | None
+    overlap: float
+
+
+@dataclass(frozen=True, slots=True)
+class SelectorFacts:
+    """One way of ranking the pool beside the others.
+
+    Attributes:
+        agreement: with each selector, itself included.
+        by_chance: share in common that two random selections would have.
+        medians: median percentile of each source.
+    """
+
+    name: str
+    agreement: dict[str, Agreement]
+    by_chance: float
+    medians: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingFacts:
     """One training run of a variant (mid-training or policy fine-tuning)."""
 
@@ -288,6 +312,8 @@ class Summary:
     mmd: MmdFacts | None = None
     diversity: DiversityFacts | None = None
     selections: tuple[SelectionFacts, ...] = ()
+    selectors: tuple[SelectorFacts, ...] = ()
+    """All rankings of the pool, the estimator's first."""
     midtrain: tuple[TrainingFacts, ...] = ()
     policies: tuple[TrainingFacts, ...] = ()
     rollouts: tuple[Rollouts, ...] = ()
