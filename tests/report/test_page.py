@@ -30,8 +30,8 @@ from embodied_midtrain.report.view import Limits, build_view
 from .fixture import HOSTILE
 
 PARTS = (
-    "stages", "pool", "target", "estimator", "proximity", "mmd", "diversity", "selections", "selectors", "midtrain", "policies",
-    "rollouts", "variants", "comparisons", "videos", "files", "provenance",
+    "stages", "pool", "target", "estimator", "proximity", "mmd", "diversity", "selections", "selectors", "midtrain",
+    "policies", "rollouts", "variants", "comparisons", "videos", "files", "provenance",
 )  # fmt: skip
 
 
@@ -53,12 +53,9 @@ def drawn(run: Path, limits: Limits | None = None) -> str:
 def test_selectors_stand_side_by_side(page: Path) -> None:
     text = page.read_text()
     table = text[text.index("What other selectors make of this pool") :]
-    row = table[table.index("<tr><th>knn-distance</th>") :]
-    assert re.findall(r"<td>(.*?)<br><small>(.*?)</small>", row)[:3] == [
-        ("−0.71", "37 %"),
-        ("1.00", "37 %"),
-        ("–", "37 %"),
-    ]
+    row = table[table.index('<tr><th scope="row">knn-distance</th>') :]
+    cells = re.findall(r'<td class="num">(.*?)<br><small>(.*?)</small>', row)[:3]
+    assert cells == [("−0.71", "37 %"), ("1.00", "37 %"), ("–", "37 %")]
 
 
 def test_everything_is_inside_the_page(page: Path) -> None:
