@@ -53,7 +53,8 @@ def drawn(run: Path, limits: Limits | None = None) -> str:
 def test_selectors_stand_side_by_side(page: Path) -> None:
     text = page.read_text()
     table = text[text.index("What other selectors make of this pool") :]
-    row = table[table.index('<tr><th scope="row">knn-distance</th>') :]
+    row = table.replace("\xa0", " ")
+    row = row[row.index('<tr><th scope="row">knn-distance</th>') :]
     cells = re.findall(r'<td class="num">(.*?)<br><small>(.*?)</small>', row)[:3]
     assert cells == [("−0.71", "37 %"), ("1.00", "37 %"), ("–", "37 %")]
 
