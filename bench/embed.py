@@ -25,7 +25,7 @@ from embodied_midtrain.backbones.opening import load_backbone
 from embodied_midtrain.backbones.precision import autocast, pick_precision, quick_inference
 from embodied_midtrain.backbones.regions import write_regions
 from embodied_midtrain.backbones.rendering import messages_of
-from embodied_midtrain.features.extract import EmbedConfig, encode
+from embodied_midtrain.features.extractor import EmbedConfig, encode
 from embodied_midtrain.samples import Sample
 from embodied_midtrain.sources.opening import open_pool
 
@@ -56,7 +56,7 @@ def ours(backbone: Backbone, samples: list[Sample], config: EmbedConfig) -> np.n
     parts = [samples[at : at + config.part_size] for at in range(0, len(samples), config.part_size)]
     rows = []
     quick = quick_inference(backbone.base, backbone.device, config.precision)
-    with quick, ThreadPoolExecutor(config.workers) as threads:
+    with quick, ThreadPoolExecutor(2) as threads:
         waiting = [threads.submit(backbone.render, s) for s in parts[0]]
         for number in range(len(parts)):
             ready = [future.result() for future in waiting]

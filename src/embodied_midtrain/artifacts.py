@@ -19,7 +19,7 @@ import platform
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -167,16 +167,20 @@ def share_of(text: str) -> float:
     return share
 
 
-def refuse_if_bad(run: StageRun, used: int, faults: Sequence[list[dict[str, str]]], most: float) -> None:
+def refuse_if_bad(
+    run: StageRun, used: int, bad: int, most: float, listed: Callable[[], Iterable[dict[str, str]]]
+) -> None:
     """Stop where more than the share `most` of all rows so far was left out; every fault is listed in a file.
+
+    Args:
+        listed: gives the faults; asked only then, so that they need not be held until the end.
 
     Raises:
         StageError: then; what was finished is kept.
     """
-    bad = sum(len(rows) for rows in faults)
     if used + bad < JUDGED_FROM or bad <= most * (used + bad):
         return
-    rows = [row for some in faults for row in some]
+    rows = list(listed())
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     write_atomic(run.log("faults.jsonl"), "\n".join(lines) + "\n")
     raise StageError(
@@ -257,6 +261,12 @@ class StageRun:
         # A part counts only with its files: someone may have removed one to have it made again.
         return facts if all((self.out / name).exists() for name in facts["files"]) else None
 
+    def parts(self) -> Iterator[dict[str, Any]]:
+        """What was committed so far, in alphabetical order of the keys."""
+        folder = self.out / PARTS
+        for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+            yield read_json(path)
+
     def commit_part(
         self,
         key: str,
@@ -274,9 +284,8 @@ class StageRun:
 
     def finish(self, counts: Mapping[str, Any] | None = None, **facts: Any) -> Artifact:
         """Close the artifact: list skips, hash files, mark it done."""
-        part_dir = self.out / PARTS
-        for path in sorted(part_dir.glob("*.json")) if part_dir.is_dir() else ():
-            self.skips.rows.extend(read_json(path)["skipped"])
+        for record in self.parts():
+            self.skips.rows.extend(record["skipped"])
         if self.skips.rows:
             lines = [json.dumps(row, ensure_ascii=False) for row in self.skips.rows]
             write_atomic(self.out / "skipped.jsonl", "\n".join(lines) + "\n")

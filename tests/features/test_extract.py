@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from embodied_midtrain.artifacts import ArtifactMismatch, Skips, StageError, share_of
-from embodied_midtrain.features import extract
-from embodied_midtrain.features.extract import PADDING, EmbedConfig, batches_of, embed, encode
+from embodied_midtrain.features import extractor
+from embodied_midtrain.features.extract import embed
+from embodied_midtrain.features.extractor import PADDING, EmbedConfig, batches_of, encode
 from embodied_midtrain.features.pooling import pool_states
 from embodied_midtrain.features.store import read_features
 from embodied_midtrain.samples import Picture, Sample, caption
@@ -84,7 +85,7 @@ def test_an_interrupted_run_ends_like_a_whole_one(tmp_path: Path, monkeypatch: p
             raise Killed
         return encode(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(extract, "encode", dying)
+    monkeypatch.setattr(extractor, "encode", dying)
     with pytest.raises(Killed):
         embed(tmp_path / "cut", CONFIG, backbone=backbone, pool=Samples(18, broken=(5,)))
     again = embed(tmp_path / "cut", CONFIG, backbone=backbone, pool=Samples(18, broken=(5,)))

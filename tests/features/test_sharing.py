@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from embodied_midtrain.features.extract import EmbedConfig, encode
+from embodied_midtrain.features.extractor import EmbedConfig, encode
 from embodied_midtrain.features.sharing import LONGEST, share_prefixes, share_vision
 from tests import tiny
 

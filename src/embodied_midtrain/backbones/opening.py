@@ -20,6 +20,7 @@ def load_backbone(
     random_language: int | None = None,
     dtype: torch.dtype | None = None,
     max_tokens: int = 1024,
+    device: str | None = None,
 ) -> Backbone:
     """A backbone, ready for inference (`eval` mode).
 
@@ -28,6 +29,7 @@ def load_backbone(
         random_language: a seed; the language model (with its embeddings) then starts from its own random
             initialisation, vision and connector stay pretrained. The control for whether pretraining matters.
         dtype: of the weights; by default as they were saved.
+        device: where it goes, such as "cuda:1"; by default the GPU where there is one.
 
     Raises:
         StageError: no such model, not an image-text-to-text one, or its weights cannot be had.
@@ -47,7 +49,8 @@ def load_backbone(
         if Path(name).exists() and not (Path(name) / "config.json").is_file():
             raise StageError(f"{name} is no model folder: it has no config.json.")
     # On CPUs plain attention is faster than the fused one at the few hundred tokens of a sample.
-    attention = "sdpa" if torch.cuda.is_available() else "eager"
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    attention = "eager" if device == "cpu" else "sdpa"
     try:
         with quiet():
             model = AutoModelForImageTextToText.from_pretrained(
@@ -60,8 +63,7 @@ def load_backbone(
             f"cannot load the backbone {name}: {first} Give 'compact', a folder written by transformers, or the name "
             "of an image-text-to-text model on the hub (with network access)."
         ) from error
-    if torch.cuda.is_available():
-        model = model.to("cuda")
+    model = model.to(device)
     backbone = Backbone(_label(name), model, processor, max_tokens=max_tokens)
     if random_language is not None:
         randomise_language(backbone, random_language)

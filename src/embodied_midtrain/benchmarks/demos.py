@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from embodied_midtrain.artifacts import PARTS, Artifact, StageError, StageRun, open_stage, write_atomic
 from embodied_midtrain.benchmarks.protocol import Benchmark, Simulation, check_tasks, open_benchmark, training_state
-from embodied_midtrain.benchmarks.workers import WorkerDied, WorkerFailed, work_through
 from embodied_midtrain.episodes import Episode
 from embodied_midtrain.extras import require
 from embodied_midtrain.progress import progress_bar
 from embodied_midtrain.robots.hdf5 import merge, write_demo, write_header
+from embodied_midtrain.workers import WorkerDied, WorkerFailed, work_through
 
 EPISODES_A_PART = 10
 """What a kill can lose, at most, per process."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from embodied_midtrain.artifacts import StageError
 from embodied_midtrain.benchmarks.protocol import Simulation, open_benchmark
-from embodied_midtrain.benchmarks.workers import Worker, WorkerDied, WorkerFailed
+from embodied_midtrain.workers import Worker, WorkerDied, WorkerFailed
 
 
 @dataclass(frozen=True, slots=True)

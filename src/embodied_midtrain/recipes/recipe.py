@@ -11,7 +11,7 @@ from embodied_midtrain.benchmarks.demos import DemosConfig
 from embodied_midtrain.benchmarks.rollout import RolloutConfig
 from embodied_midtrain.config import ConfigError, load_yaml, structure
 from embodied_midtrain.episodes import target_prompt
-from embodied_midtrain.features.extract import EmbedConfig
+from embodied_midtrain.features.extractor import EmbedConfig
 from embodied_midtrain.gap.measure import GapConfig
 from embodied_midtrain.midtraining.midtrain import MidtrainConfig
 from embodied_midtrain.policies.finetune import FinetuneConfig

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from embodied_midtrain.artifacts import MANIFEST, Artifact, Skips, StageError
 from embodied_midtrain.samples import Pool, Sample
-from embodied_midtrain.sources.mixed import Source, open_mixed, open_source
+from embodied_midtrain.sources.mixed import MixedPool, Source, open_mixed, open_source
 from embodied_midtrain.sources.places import is_url
 from embodied_midtrain.sources.table import SampleIndex, read_table
 
@@ -39,6 +41,28 @@ class TablePool:
         return [
             self.artifact.file(name) for name in sorted(self.artifact.manifest["files"]) if name.endswith(".parquet")
         ]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One source of a pool, or the whole of a pool that has one source."""
+
+    name: str
+    fingerprint: str
+    """Changes when this source does, whatever else the pool holds."""
+    samples: Callable[[], Iterator[Sample]]
+
+
+def sections(pool: Pool) -> list[Section]:
+    """The sources of a pool, in its order: their samples one after the other are the pool's."""
+    if isinstance(pool, MixedPool):
+        return [Section(one.name, one.fingerprint(), one.__iter__) for one in pool.pools]
+    if isinstance(pool, TablePool):
+        hashes, root = pool.artifact.manifest["files"], pool.artifact.path
+        return [
+            Section(path.stem, hashes[str(path.relative_to(root))], partial(read_table, path)) for path in pool.tables()
+        ]
+    return [Section(pool.name, pool.fingerprint(), pool.__iter__)]
 
 
 def open_pool(path: Path | str, *, images: Path | None = None, skips: Skips) -> Pool:

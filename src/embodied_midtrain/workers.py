@@ -1,4 +1,4 @@
-"""Processes that hold simulators: a message in, a result out.
+"""Processes that hold simulators or models: a message in, a result out.
 
 Each is started afresh (not forked: OpenGL and torch do not survive a fork) and ends by itself when its owner does,
 also after a kill -9, because its pipe then closes.
@@ -62,7 +62,7 @@ class Worker:
 
     def _last_words(self) -> str:
         self._process.join(timeout=5)
-        return f"a simulator process ended with exit code {self._process.exitcode}"
+        return f"a worker process ended with exit code {self._process.exitcode}"
 
     def close(self) -> None:
         """End the process; what it is at is lost."""
