@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "robots export": ("robots.export:export_command", "robot data as a LeRobot data set"),
     "embed": ("features.extract:embed_command", "features of pool and target under a frozen backbone"),
     "gap": ("gap.measure:gap_command", "how far pool and target are apart: MMD, diversity, map"),
+    "neighbours": ("gap.neighbours:neighbours_command", "robot frames nearest to a sample, samples nearest to a frame"),
     "select": ("proximity.select:select_command", "score every sample and keep the closest"),
     "midtrain": ("midtraining.midtrain:midtrain_command", "train a backbone on a selection"),
     "finetune": ("policies.finetune:finetune_command", "train a policy from a backbone"),

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from embodied_midtrain.features.store import FeatureStore, FeatureTable
+from embodied_midtrain.features.store import FeatureStore
 from embodied_midtrain.progress import progress_bar
 
 ROWS = 512
@@ -62,29 +62,3 @@ def as_tensor(features: NDArray[np.float16] | NDArray[np.float32]) -> torch.Tens
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.from_numpy(features)
-
-
-def draw_rows(store: FeatureStore, count: int, seed: int) -> FeatureTable:
-    """At most `count` finite rows of a store, drawn without replacement, in its order: what a measure is fitted to."""
-    rng = np.random.default_rng(seed)
-    chosen = np.arange(store.rows)
-    if count < store.rows:
-        chosen = np.sort(rng.choice(store.rows, count, replace=False))
-    features = np.empty((len(chosen), store.dim), np.float32)
-    sources: list[str] = []
-    ids: list[str] = []
-    first = at = 0
-    for shard in store.shards:
-        own = chosen[(chosen >= first) & (chosen < first + shard.rows)] - first
-        if len(own):
-            source, id = shard.keys()
-            sources += source.take(own).to_pylist()
-            ids += id.take(own).to_pylist()
-            start = 0
-            for block in shard.blocks():
-                here = own[(own >= start) & (own < start + len(block))] - start
-                features[at : at + len(here)] = block[here]
-                at, start = at + len(here), start + len(block)
-        first += shard.rows
-    finite = np.isfinite(features).all(axis=1)
-    return FeatureTable(np.array(sources, np.str_)[finite], np.array(ids, np.str_)[finite], features[finite])

@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from embodied_midtrain.artifacts import Artifact, StageError, StageRun, atomic_path, open_stage, read_json, write_json
+from embodied_midtrain.features.drawing import draw_rows, source_codes
 from embodied_midtrain.features.matching import check_same_space
 from embodied_midtrain.features.store import FeatureStore, open_features, read_features
 from embodied_midtrain.proximity.distance import MeanDistance, NearestDistance
 from embodied_midtrain.proximity.estimator import EstimatorConfig, fit_estimator
 from embodied_midtrain.proximity.ranking import by_source
-from embodied_midtrain.proximity.scoring import Scorer, draw_rows, score_store
+from embodied_midtrain.proximity.scoring import Scorer, score_store
 from embodied_midtrain.proximity.shaping import gumbel, ranks, top_k
 
 Selector = Literal["estimator", "mean-distance", "knn-distance", "random", "matched-random"]
@@ -88,7 +89,7 @@ def select(
             return run.artifact()
         check_same_space(pool, target)
         store = open_features(pool)
-        names, codes = _sources(store)
+        names, codes = source_codes(store)
         scores, fit = _score(run, config, store, target)
         _note_unusable(run, store, scores)
         usable = int(np.isfinite(scores).sum())
@@ -115,23 +116,6 @@ def select(
         }
         write_json(run.file("selection.json"), facts)
         return run.finish({"pool": usable, "selected": config.k})
-
-
-def _sources(store: FeatureStore) -> tuple[list[str], NDArray[np.uint16]]:
-    """The sources in alphabetical order, and the number of each row's."""
-    seen: dict[str, int] = {}
-    parts = []
-    for shard in store.shards:
-        encoded = shard.keys()[0].dictionary_encode()
-        own = np.array([seen.setdefault(name, len(seen)) for name in encoded.dictionary.to_pylist()], np.int64)
-        parts.append(own[encoded.indices.to_numpy()])
-    if len(seen) > np.iinfo(np.uint16).max:
-        raise StageError(f"the pool has {len(seen)} sources; at most {np.iinfo(np.uint16).max} are told apart.")
-    names = sorted(seen)
-    place = np.empty(len(seen), np.uint16)
-    for new, name in enumerate(names):
-        place[seen[name]] = new
-    return names, place[np.concatenate(parts)]
 
 
 def _score(
