@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "robots as-text": ("robots.action_text:as_text_command", "robot frames as samples whose answers are actions"),
     "embed": ("features.extract:embed_command", "features of pool and target under a frozen backbone"),
     "gap": ("gap.measure:gap_command", "how far pool and target are apart: MMD, diversity, map"),
+    "neighbours": ("gap.neighbours:neighbours_command", "robot frames nearest to a sample, samples nearest to a frame"),
     "score": ("proximity.score:score_command", "score samples by likelihood under a backbone, or by words alone"),
     "select": ("proximity.select:select_command", "score every sample and keep the closest"),
     "compare": ("proximity.compare:compare_command", "several selections side by side: ranks, agreement, overlap"),

@@ -22,8 +22,26 @@ def test_blocks_equal_the_formula(biased: bool, monkeypatch: pytest.MonkeyPatch)
     x, y = rng.normal(5, 1, (37, 9)).astype(np.float32), rng.normal(5.4, 1, (23, 9)).astype(np.float32)
     monkeypatch.setattr(mmd, "BLOCK", 10)
     assert mmd.squared_mmd(x, y, 3.0, biased=biased) == pytest.approx(naive(x, y, 3.0, biased), abs=1e-6)
-    names, matrix = mmd.mmd_matrix({"x": x, "y": y}, 3.0, biased=biased)
-    assert names == ["x", "y"] and matrix[0, 1] == matrix[1, 0] == pytest.approx(naive(x, y, 3.0, biased), abs=1e-6)
+    monkeypatch.setattr(mmd, "COLUMNS", 7)
+    found = mmd.mmd_matrix({"x": x, "y": y, "z": y[:1]}, 3.0)
+    matrix = found.biased if biased else found.unbiased
+    assert found.names == ["x", "y", "z"]
+    assert matrix[0, 1] == matrix[1, 0] == pytest.approx(naive(x, y, 3.0, biased), abs=1e-6)
+    assert matrix[1, 1] == 0 and np.isnan(found.unbiased[0, 2])
+
+
+def test_large_and_far_apart_values_stay_exact() -> None:
+    rng = np.random.default_rng(2)
+    x, y = (rng.normal(shift, 1, (60, 16)).astype(np.float32) for shift in (1000, 1000.2))
+    x[0] = 60000.0
+    assert mmd.squared_mmd(x, y, 4.0) == pytest.approx(naive(x, y, 4.0, False), abs=2e-3)
+    assert mmd.squared_mmd(x[1:], y, 4.0) == pytest.approx(naive(x[1:], y, 4.0, False), abs=1e-5)
+
+
+def test_the_kernel_matrix() -> None:
+    rows = np.random.default_rng(3).normal(3, 1, (9, 5)).astype(np.float32)
+    wanted = np.exp(-((rows[:, None].astype(float) - rows[None]) ** 2).sum(-1) / (2 * 2.0**2))
+    assert mmd.kernel_matrix(rows, 2.0).numpy() == pytest.approx(wanted, abs=1e-6)
 
 
 def test_equal_laws_are_near_zero_and_others_are_not() -> None:

@@ -7,7 +7,8 @@ import torch
 
 from embodied_midtrain.artifacts import Artifact, Skips, StageError, read_json
 from embodied_midtrain.episodes import ACTION_PROMPT
-from embodied_midtrain.features.extract import EmbedConfig, embed
+from embodied_midtrain.features.extract import embed
+from embodied_midtrain.features.extractor import EmbedConfig
 from embodied_midtrain.proximity.score import ScoreConfig, read_scores, score
 from embodied_midtrain.proximity.select import select
 from embodied_midtrain.proximity.selectors import SelectConfig
@@ -63,7 +64,7 @@ def test_words_and_going_on(tmp_path, pool):
 
 def test_selecting_by_likelihood_and_by_words(tmp_path, pool):
     model = backbone("compact")
-    settings = EmbedConfig(precision="fp32", workers=1)
+    settings = EmbedConfig(precision="fp32")
     near = embed(tmp_path / "pool-features", settings, backbone=model, pool=pool, max_bad=1.0)
     far = embed(tmp_path / "target-features", settings, backbone=model, target=Dots())
     now = score(tmp_path / "now", FAST, pool=pool, backbone=model, max_bad=1.0)

@@ -6,10 +6,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from embodied_midtrain.artifacts import Artifact, StageError, open_stage, read_json
+from embodied_midtrain.features.drawing import draw_rows
 from embodied_midtrain.features.store import FeatureTable, open_features, read_features, write_shard
 from embodied_midtrain.proximity.estimator import EstimatorConfig, fit_estimator
 from embodied_midtrain.proximity.ranking import agreement_within, by_source, percentiles, spearman, variance_between
-from embodied_midtrain.proximity.scoring import draw_rows
 from embodied_midtrain.proximity.select import read_selection, select
 from embodied_midtrain.proximity.selectors import SelectConfig, Selector
 

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from embodied_midtrain.artifacts import StageError
+from embodied_midtrain.features.splits import held_out_episodes
 from embodied_midtrain.features.store import FeatureTable
 from embodied_midtrain.proximity.calibration import (
     Method,
@@ -140,7 +141,7 @@ def fit_estimator(pool: FeatureTable, target: FeatureTable, config: EstimatorCon
     rng = np.random.default_rng(seed)
     pool_valid = np.zeros(len(pool), dtype=bool)
     pool_valid[rng.permutation(len(pool))[: max(1, round(config.held_out * len(pool)))]] = True
-    target_valid = _held_out_episodes(target, config.held_out, rng)
+    target_valid = held_out_episodes(target, config.held_out, rng)
 
     negatives, positives = pool.features[~pool_valid], target.features[~target_valid]
     mean = (negatives.mean(0, dtype=np.float64) + positives.mean(0, dtype=np.float64)) / 2
@@ -224,19 +225,6 @@ def _calibration_errors(
         fitted, _ = fit_calibration(method, logits[part != judged], is_target[part != judged])
         found.append(calibration_error(fitted(logits[part == judged].astype(np.float64)), is_target[part == judged]))
     return sum(plain) / 2, sum(found) / 2
-
-
-def _held_out_episodes(target: FeatureTable, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """True for rows of the episodes that validate: frames of one episode are nearly copies of each other."""
-    episodes = np.array([f"{s}/{i.rsplit('/', 1)[0]}" for s, i in zip(target.sources, target.ids, strict=True)])
-    names = np.unique(episodes)
-    if len(names) < 2:
-        # One episode only: rows are all there is to split by.
-        chosen = np.zeros(len(target), dtype=bool)
-        chosen[rng.permutation(len(target))[: max(1, round(share * len(target)))]] = True
-        return chosen
-    held = rng.permutation(names)[: max(1, round(share * len(names)))]
-    return np.isin(episodes, held)
 
 
 def _warnings(fitted: Estimator, pool_scores: NDArray[np.float32], config: EstimatorConfig) -> list[str]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from embodied_midtrain.backbones.backbone import Backbone, Rendered
 from embodied_midtrain.backbones.precision import Precision, autocast
-from embodied_midtrain.features.extract import batches_of
+from embodied_midtrain.features.extractor import batches_of
 from embodied_midtrain.features.sharing import apart, joined_states, share_prefixes, share_vision
 
 LARGEST = 80.0

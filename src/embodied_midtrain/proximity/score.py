@@ -99,8 +99,16 @@ Measure = Callable[[list[Sample], ThreadPoolExecutor, Skips], list[Row]]
 
 
 def _parts(run: StageRun, pool: Pool, config: ScoreConfig, reader: Skips, max_bad: float, measure: Measure) -> int:
-    used = 0
-    left_out: list[dict[str, str]] = []
+    used = bad = 0
+
+    def faults() -> Iterator[dict[str, str]]:
+        yield from reader.rows
+        for record in run.parts():
+            yield from record["skipped"]
+
+    def judge() -> None:
+        refuse_if_bad(run, used, bad + len(reader), max_bad, faults)
+
     stream: Iterator[Sample] = iter(pool)
     with progress_bar(f"score {pool.name} by {config.by}", None) as bar, ThreadPoolExecutor(config.workers) as threads:
         for number in itertools.count():
@@ -115,11 +123,11 @@ def _parts(run: StageRun, pool: Pool, config: ScoreConfig, reader: Skips, max_ba
                 writers = {name: _writer(rows)} if rows else {}
                 record = run.commit_part(f"{number:06d}", {"used": len(rows)}, writers, skips)
             used += record["used"]
-            left_out += record["skipped"]
+            bad += len(record["skipped"])
             bar.advance(len(samples))
-            bar.say(f"{len(left_out) + len(reader)} skipped")
-            refuse_if_bad(run, used, [reader.rows, left_out], max_bad)
-    refuse_if_bad(run, used, [reader.rows, left_out], max_bad)
+            bar.say(f"{bad + len(reader)} skipped")
+            judge()
+    judge()
     return used
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from embodied_midtrain.features.store import FeatureStore, FeatureTable, Shard
+from embodied_midtrain.features.store import FeatureStore
 from embodied_midtrain.progress import progress_bar
 
 ROWS = 512
@@ -62,51 +62,3 @@ def as_tensor(features: NDArray[np.float16] | NDArray[np.float32]) -> torch.Tens
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.from_numpy(features)
-
-
-def draw_rows(store: FeatureStore, count: int, seed: int) -> FeatureTable:
-    """At most `count` finite rows of a store, drawn without replacement, in its order: what a measure is fitted to."""
-    rng = np.random.default_rng(seed)
-    chosen = np.arange(store.rows)
-    if count < store.rows:
-        chosen = np.sort(rng.choice(store.rows, count, replace=False))
-    features = np.empty((len(chosen), store.dim), np.float32)
-    sources: list[str] = []
-    ids: list[str] = []
-    first = at = 0
-    for shard in store.shards:
-        own = chosen[(chosen >= first) & (chosen < first + shard.rows)] - first
-        if len(own):
-            source, id = shard.keys()
-            sources += source.take(own).to_pylist()
-            ids += id.take(own).to_pylist()
-            at += _copy(shard, own, features[at : at + len(own)])
-        first += shard.rows
-    finite = np.isfinite(features).all(axis=1)
-    return FeatureTable(np.array(sources, np.str_)[finite], np.array(ids, np.str_)[finite], features[finite])
-
-
-def take_rows(store: FeatureStore, rows: NDArray[np.integer]) -> NDArray[np.float16]:
-    """Features of these rows, in their order: [len(rows), dim]."""
-    order = np.argsort(rows, kind="stable")
-    wanted = rows[order]
-    found = np.empty((len(rows), store.dim), np.float16)
-    first = at = 0
-    for shard in store.shards:
-        low, high = np.searchsorted(wanted, [first, first + shard.rows])
-        if high > low:
-            at += _copy(shard, wanted[low:high] - first, found[at : at + high - low])
-        first += shard.rows
-    back: NDArray[np.float16] = np.empty_like(found)
-    back[order] = found
-    return back
-
-
-def _copy(shard: Shard, rows: NDArray[np.integer], into: NDArray[np.floating]) -> int:
-    """Features of ascending rows of a shard into an array [len(rows), dim]; how many."""
-    start = at = 0
-    for block in shard.blocks():
-        low, high = np.searchsorted(rows, [start, start + len(block)])
-        into[at : at + high - low] = block[rows[low:high] - start]
-        at, start = at + int(high - low), start + len(block)
-    return at

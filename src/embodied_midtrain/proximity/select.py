@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from embodied_midtrain.artifacts import Artifact, StageError, StageRun, atomic_path, open_stage, read_json, write_json
+from embodied_midtrain.features.drawing import source_codes, take_rows
 from embodied_midtrain.features.matching import check_same_space
 from embodied_midtrain.features.store import FeatureStore, open_features
 from embodied_midtrain.proximity.duplicates import near_duplicates
 from embodied_midtrain.proximity.ranking import by_source
-from embodied_midtrain.proximity.scoring import take_rows
 from embodied_midtrain.proximity.selectors import Given, Scored, SelectConfig, score_pool
 from embodied_midtrain.proximity.shaping import gumbel, ranks, top_k
 
@@ -58,7 +58,7 @@ def select(
             return run.artifact()
         check_same_space(pool, target)
         store = open_features(pool)
-        names, codes = _sources(store)
+        names, codes = source_codes(store)
         scored = score_pool(run, config, store, target, given)
         found = scored.scores
         _note_unusable(run, store, scored)
@@ -90,23 +90,6 @@ def select(
         }
         write_json(run.file("selection.json"), facts)
         return run.finish({"pool": usable, "selected": config.k})
-
-
-def _sources(store: FeatureStore) -> tuple[list[str], NDArray[np.uint16]]:
-    """The sources in alphabetical order, and the number of each row's."""
-    seen: dict[str, int] = {}
-    parts = []
-    for shard in store.shards:
-        encoded = shard.keys()[0].dictionary_encode()
-        own = np.array([seen.setdefault(name, len(seen)) for name in encoded.dictionary.to_pylist()], np.int64)
-        parts.append(own[encoded.indices.to_numpy()])
-    if len(seen) > np.iinfo(np.uint16).max:
-        raise StageError(f"the pool has {len(seen)} sources; at most {np.iinfo(np.uint16).max} are told apart.")
-    names = sorted(seen)
-    place = np.empty(len(seen), np.uint16)
-    for new, name in enumerate(names):
-        place[seen[name]] = new
-    return names, place[np.concatenate(parts)]
 
 
 def _note_unusable(run: StageRun, store: FeatureStore, scored: Scored) -> None:
@@ -151,7 +134,7 @@ def _choose(
         shaped = shaped.copy()
         while True:
             # What takes a duplicate's place can be one too.
-            found = near_duplicates(take_rows(store, chosen), config.distinct, seed=config.seed)
+            found = near_duplicates(_features(store, chosen), config.distinct, seed=config.seed)
             if not len(found.rows):
                 break
             pairs = zip(chosen[found.rows].tolist(), chosen[found.of].tolist(), found.similarity.tolist(), strict=True)
@@ -159,6 +142,14 @@ def _choose(
             shaped[chosen[found.rows]] = np.nan
             chosen = top_k(shaped, config.k, codes=codes, caps=caps, floors=floors)
     return chosen, copies
+
+
+def _features(store: FeatureStore, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Features of these rows, in their order: [len(rows), dim]."""
+    order = np.argsort(rows)
+    found = np.empty((len(rows), store.dim), np.float32)
+    found[order] = take_rows(store, rows[order]).features
+    return found
 
 
 def _names(store: FeatureStore, rows: NDArray[np.int64]) -> tuple[list[str], list[str]]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embodied_midtrain.artifacts import Artifact, StageError, StageRun, atomic_path
+from embodied_midtrain.features.drawing import draw_rows
 from embodied_midtrain.features.store import FeatureStore, FeatureTable, read_features
 from embodied_midtrain.proximity.aligning import in_order, names_of
 from embodied_midtrain.proximity.density import RatioConfig, fit_ratio
@@ -17,7 +18,7 @@ from embodied_midtrain.proximity.distance import MeanDistance, NearestDistance
 from embodied_midtrain.proximity.estimator import Estimator, EstimatorConfig, fit_estimator
 from embodied_midtrain.proximity.perplexity import perplexity
 from embodied_midtrain.proximity.score import read_scores
-from embodied_midtrain.proximity.scoring import draw_rows, score_store
+from embodied_midtrain.proximity.scoring import score_store
 
 Selector = Literal[
     "estimator",
