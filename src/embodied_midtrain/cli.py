@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "embed": ("features.extract:embed_command", "features of pool and target under a frozen backbone"),
     "gap": ("gap.measure:gap_command", "how far pool and target are apart: MMD, diversity, map"),
     "select": ("proximity.select:select_command", "score every sample and keep the closest"),
+    "export": ("sources.export.run:export_command", "a selection in the form of the tool that trains on it"),
     "midtrain": ("midtraining.midtrain:midtrain_command", "train a backbone on a selection"),
     "finetune": ("policies.finetune:finetune_command", "train a policy from a backbone"),
     "rollout": ("benchmarks.rollout:rollout_command", "roll a policy out in closed loop"),
