@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "score": ("proximity.score:score_command", "score samples by likelihood under a backbone, or by words alone"),
     "select": ("proximity.select:select_command", "score every sample and keep the closest"),
     "compare": ("proximity.compare:compare_command", "several selections side by side: ranks, agreement, overlap"),
+    "export": ("sources.export.run:export_command", "a selection in the form of the tool that trains on it"),
     "midtrain": ("midtraining.midtrain:midtrain_command", "train a backbone on a selection"),
     "finetune": ("policies.finetune:finetune_command", "train a policy from a backbone"),
     "rollout": ("benchmarks.rollout:rollout_command", "roll a policy out in closed loop"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -64,6 +64,11 @@ class Turn:
         marks = self.text.count(REGION_MARK)
         if marks != len(self.regions):
             raise BadSample("bad geometry", f"{marks} {REGION_MARK} marks for {len(self.regions)} regions")
+
+    def written(self, write: Callable[[Region], str]) -> str:
+        """The text, each mark replaced by what `write` makes of its region."""
+        parts = self.text.split(REGION_MARK)
+        return parts[0] + "".join(write(r) + p for r, p in zip(self.regions, parts[1:], strict=True))
 
 
 class Stored(Protocol):

@@ -7,9 +7,8 @@ own gets whole percentages, "(37, 62)".
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
-from embodied_midtrain.samples import REGION_MARK, Region, Turn
+from embodied_midtrain.samples import Region, Turn
 
 
 def percent(region: Region) -> str:
@@ -25,6 +24,4 @@ def read_percent(text: str, count: int = 2) -> tuple[float, ...] | None:
 
 def write_regions(turn: Turn) -> str:
     """The turn's text, each region mark replaced in order."""
-    parts = turn.text.split(REGION_MARK)
-    written: Sequence[str] = [percent(region) for region in turn.regions]
-    return parts[0] + "".join(w + p for w, p in zip(written, parts[1:], strict=True))
+    return turn.written(percent)

@@ -109,9 +109,13 @@ class FilePool(ABC):
             yield sample
 
 
+def key_number(key: tuple[str, str]) -> int:
+    """64 bits of a (source, id), by which millions of them are told apart."""
+    return int.from_bytes(hashlib.blake2b("\0".join(key).encode(errors="surrogatepass"), digest_size=8).digest())
+
+
 def _known(sample: Sample, seen: set[int]) -> bool:
-    digest = hashlib.blake2b("\0".join(sample.key).encode(errors="surrogatepass"), digest_size=8).digest()
-    number = int.from_bytes(digest)
+    number = key_number(sample.key)
     if number in seen:
         return True
     seen.add(number)

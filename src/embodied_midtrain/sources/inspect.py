@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections import Counter
 from dataclasses import dataclass, field
@@ -10,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from rich.table import Table
 
 from embodied_midtrain.artifacts import Skips, write_json
 from embodied_midtrain.progress import console, progress_bar
-from embodied_midtrain.samples import BadSample, Sample, decode_image
+from embodied_midtrain.samples import BadSample, Sample
 from embodied_midtrain.sources.opening import open_pool
+from embodied_midtrain.sources.pictures import look
 
 EXAMPLES = 2
 """Shown of each source."""
@@ -95,7 +94,7 @@ def inspect_pool(
             read += 1
             bar.advance()
             try:
-                pictures = [_look(picture.read(), decode) for picture in sample.pictures]
+                pictures = [look(picture.read(), decode=decode) for picture in sample.pictures]
             except BadSample as error:
                 skips.add(error.reason, "/".join(sample.key), error.detail)
                 continue
@@ -112,21 +111,6 @@ def inspect_pool(
         "skipped": skips.counts(),
         "faults": skips.rows,
     }
-
-
-def _look(data: bytes, decode: bool) -> tuple[tuple[int, int], str]:
-    """Width and height, and the file's format."""
-    if not data:
-        raise BadSample("empty image")
-    if decode:
-        decode_image(data)
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.size, (image.format or "unknown").lower()
-    except Image.DecompressionBombError as error:
-        raise BadSample("image too large", str(error)) from error
-    except (OSError, ValueError, SyntaxError) as error:
-        raise BadSample("broken image", "no known image format") from error
 
 
 def inspect_command(

@@ -14,6 +14,9 @@ from embodied_midtrain.sources.places import is_url
 from embodied_midtrain.sources.table import SampleIndex, read_table
 
 POOL_STAGE = "pool build"
+EXPORT_STAGE = "export"
+POOL_FILE = "pool.yaml"
+"""In an export: its files as a source."""
 
 
 class TablePool:
@@ -69,8 +72,9 @@ def open_pool(path: Path | str, *, images: Path | None = None, skips: Skips) -> 
     """Open a pool for reading.
 
     Args:
-        path: a pool artifact's folder; conversations in JSON or JSONL, WebDataset shards, Parquet files or a folder of
-            images with captions, each as a file, folder, pattern or URL; or a YAML file that names several of these.
+        path: the folder of a pool artifact or of an export; conversations in JSON or JSONL, WebDataset shards, Parquet
+            files or a folder of images with captions, each as a file, folder, pattern or URL; or a YAML file that
+            names several of these.
         images: folder that image paths start from; by default the files' own folder.
         skips: bad records are added here while the pool is read; they are not raised.
 
@@ -82,6 +86,8 @@ def open_pool(path: Path | str, *, images: Path | None = None, skips: Skips) -> 
     if not is_url(text):
         local = Path(text)
         if (local / MANIFEST).is_file():
+            if (local / POOL_FILE).is_file():
+                return open_mixed(Artifact.open(local, EXPORT_STAGE).file(POOL_FILE), skips)
             return TablePool(Artifact.open(local, POOL_STAGE))
         if local.suffix in (".yaml", ".yml"):
             return open_mixed(local, skips)

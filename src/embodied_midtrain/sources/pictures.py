@@ -1,14 +1,17 @@
-"""What a record holds for an image, as a `Picture`: a path, bytes, base64, or a record of these."""
+"""What a record holds for an image, as a `Picture`: a path, bytes, base64, or a record of these; a look at one."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embodied_midtrain.samples import BadSample, Picture
+from PIL import Image
+
+from embodied_midtrain.samples import BadSample, Picture, decode_image
 from embodied_midtrain.sources.places import is_url
 
 
@@ -69,3 +72,25 @@ def _encoded(text: str) -> Picture:
         return Picture(data=base64.b64decode(text, validate=True))
     except (ValueError, binascii.Error) as error:
         raise BadSample("broken image", f"not base64: {error}") from error
+
+
+def look(data: bytes, *, decode: bool = True) -> tuple[tuple[int, int], str]:
+    """Width and height of an encoded image, and its format ("jpeg", "png").
+
+    Args:
+        decode: whether it is decoded whole, which finds a broken one, or its header is read only.
+
+    Raises:
+        BadSample: "empty image", "image too large" or "broken image".
+    """
+    if not data:
+        raise BadSample("empty image")
+    if decode:
+        decode_image(data)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.size, (image.format or "unknown").lower()
+    except Image.DecompressionBombError as error:
+        raise BadSample("image too large", str(error)) from error
+    except (OSError, ValueError, SyntaxError) as error:
+        raise BadSample("broken image", "no known image format") from error

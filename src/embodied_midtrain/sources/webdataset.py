@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import tarfile
 import zlib
 from collections.abc import Generator, Iterator
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from embodied_midtrain.samples import BadSample, Picture
+from embodied_midtrain.sources.fields import Fields
 from embodied_midtrain.sources.files import FilePool, Record
 from embodied_midtrain.sources.places import Place
 
@@ -24,6 +26,9 @@ _PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 _TEXTS = ("json", "txt", "caption", "text")
 _LARGEST_TEXT = 16 << 20
 _LARGEST_PICTURE = 512 << 20
+_NUMBERED = re.compile(r"\d{1,3}\.(" + "|".join(_PICTURES) + ")")
+"""Endings of the pictures of a sample that has several: KEY.0.jpg, KEY.1.jpg."""
+_CONVERSATION = Fields().conversation
 KEY = "__key__"
 
 
@@ -118,13 +123,14 @@ class _Group:
                     record[ending] = content.decode("utf-8")
                 except UnicodeDecodeError as error:
                     return BadSample("broken text", str(error))
-        if len(pictures) > 1:
+        if len(pictures) > 1 and any(ending in _PICTURES for ending in self.parts):
             return BadSample("broken record", f"{len(pictures)} pictures under one key")
-        if not pictures:
+        # A conversation says itself how many images it speaks of; a caption without one is a download that failed.
+        if not pictures and not any(name in record for name in _CONVERSATION):
             return BadSample("missing image", f"no picture beside {', '.join(self.parts)}")
         # The key names it uniquely in its shard; what img2dataset calls "key" in its JSON is the same.
         record.pop("id", None)
-        return {**record, "image": pictures[0]}
+        return {**record, "image": pictures}
 
 
 class _Header(tarfile.TarInfo):
@@ -154,7 +160,7 @@ def _members(place: Place, file: IO[bytes]) -> Generator[_Member, None, None]:
             folder, _, name = info.name.rpartition("/")
             stem, _, ending = name.partition(".")
             ending = ending.lower()
-            if not stem or ending not in (*_PICTURES, *_TEXTS) or info.isdir():
+            if not stem or info.isdir() or not (ending in (*_PICTURES, *_TEXTS) or _NUMBERED.fullmatch(ending)):
                 continue
             key = f"{folder}/{stem}" if folder else stem
             yield _Member(key, ending, _content(archive, info, local, ending))
@@ -167,7 +173,7 @@ def _content(
         return BadSample("not a file", f"{info.name} is a link, a device or sparse")
     if info.name.startswith("/") or ".." in info.name.split("/"):
         return BadSample("unsafe name", info.name[:200])
-    picture = ending in _PICTURES
+    picture = ending not in _TEXTS
     if info.size > (_LARGEST_PICTURE if picture else _LARGEST_TEXT):
         return BadSample("member too large", f"{info.name}: {info.size} bytes")
     if picture and info.size == 0:

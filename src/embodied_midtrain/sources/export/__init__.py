@@ -1,0 +1,1 @@
+"""A selection out: its samples in the forms that other tools train on, one form a file."""
