@@ -60,9 +60,16 @@ class LeRobotRobots:
     """
 
     def __init__(
-        self, folder: Path, skips: Skips, *, camera: str | None = None, spec: ActionSpec | None = None
+        self,
+        folder: Path,
+        skips: Skips,
+        *,
+        camera: str | None = None,
+        spec: ActionSpec | None = None,
+        state: str | None = None,
     ) -> None:
         self.folder = folder
+        self._state = state
         self.name = folder.name
         self._skips = skips
         self._reported: set[str] = set()
@@ -76,6 +83,8 @@ class LeRobotRobots:
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise StageError(f"{folder / INFO} lacks what a LeRobot data set needs: {error}") from error
         self._camera = _pick_camera(self._features, camera, folder)
+        if state is not None and state not in self._features:
+            raise StageError(f"{folder}: no state {state!r} among: {', '.join(self._features)}.")
         self._in_video = self._features[self._camera]["dtype"] == "video"
         self.spec = (
             spec or _own_spec(info, folder) or known_spec(self.name, width) or _unknown(self._features, self._rate)
@@ -177,6 +186,7 @@ class LeRobotRobots:
 
     def _episode(self, entry: Entry) -> Episode:
         columns = [ACTION, TIME, TASK, *(() if self._in_video else (self._camera,))]
+        columns += [self._state] if self._state is not None else []
         if not entry.table.is_file():
             raise BadEpisode("missing table", str(entry.table.relative_to(self.folder.resolve())))
         try:
@@ -188,7 +198,7 @@ class LeRobotRobots:
             raise BadEpisode("broken table", str(error)[:200]) from error
         if len(rows) != entry.length:
             raise BadEpisode("uneven", f"{len(rows)} rows for an episode of {entry.length}")
-        actions, times = _actions(rows), np.asarray(rows[TIME].to_numpy(), np.float64)
+        actions, times = _numbers(rows, ACTION, "bad actions"), np.asarray(rows[TIME].to_numpy(), np.float64)
         if len(times) > 1 and not (np.diff(times) > 0).all():
             raise BadEpisode("time goes back", f"at row {int(np.argmin(np.diff(times) > 0)) + 1}")
         shape = (len(rows), *self._size())
@@ -198,6 +208,7 @@ class LeRobotRobots:
             instruction=self._instruction(entry, rows),
             frames=StoredFrames(shape, self._reader(entry, rows, times)),
             actions=actions,
+            state=_numbers(rows, self._state, "bad state") if self._state is not None else None,
         )
 
     def _size(self) -> tuple[int, ...]:
@@ -245,12 +256,13 @@ def _from_table(column: pa.ChunkedArray, folder: Path, wanted: Sequence[int]) ->
     return np.stack(found)
 
 
-def _actions(rows: pa.Table) -> NDArray[np.float32]:
-    values = rows[ACTION].to_pylist()
+def _numbers(rows: pa.Table, name: str, reason: str) -> NDArray[np.float32]:
+    """[time, width] of a column of lists."""
+    values = rows[name].to_pylist() if name in rows.column_names else []
     if len({len(v) if v is not None else -1 for v in values}) > 1 or not values:
-        raise BadEpisode("bad actions", "actions of several widths in one episode" if values else "no rows")
+        raise BadEpisode(reason, "numbers of several widths in one episode" if values else f"no {name}")
     if values[0] is None:
-        raise BadEpisode("bad actions", "no actions")
+        raise BadEpisode(reason, f"no {name}")
     return np.asarray(values, np.float32)
 
 
