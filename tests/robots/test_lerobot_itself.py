@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from embodied_midtrain.artifacts import Skips
+from embodied_midtrain.episodes import ActionSpec, Episode
 from embodied_midtrain.robots.export import IMAGE, ExportConfig, export_lerobot
 from embodied_midtrain.robots.opening import open_robots
 from tests.robots.test_lerobot import SIDE, SPEC, Made, check, shade
@@ -34,6 +35,28 @@ def test_lerobot_reads_what_we_wrote(tmp_path: Path, reference: Any) -> None:
         assert abs(row[IMAGE].mean().item() * 255 - shade(e, t)) <= 2
     stats = theirs.meta.stats["action"]
     np.testing.assert_allclose(stats["mean"], np.concatenate([e.actions for e in Made(LENGTHS)]).mean(0), atol=1e-6)
+
+
+class Narrow:
+    """One action dimension, an odd size."""
+
+    name = "narrow"
+    spec = ActionSpec(("x",), "delta", "world", "none", None, 1, (-1.0,), (1.0,), 10.0)
+
+    def __iter__(self) -> Any:
+        frames = np.full((3, 33, 35, 3), 90, np.uint8)
+        yield Episode("e", "push", "push it", frames, np.float32([[1], [2], [3]]))
+
+    def fingerprint(self) -> str:
+        return "narrow"
+
+
+def test_lerobot_reads_actions_of_one_number(tmp_path: Path, reference: Any) -> None:
+    export_lerobot(Narrow(), tmp_path / "made")
+    theirs = reference("us/made", root=tmp_path / "made", video_backend="pyav")
+    assert [theirs[n]["action"].item() for n in range(3)] == [1, 2, 3]
+    (ours,) = open_robots(tmp_path / "made", Skips())
+    assert ours.actions.ravel().tolist() == [1, 2, 3] and ours.frames[:].shape == (3, 32, 34, 3)
 
 
 @pytest.mark.parametrize("video", [True, False])

@@ -138,7 +138,9 @@ def _write_part(
         shown += length
     width = robots.spec.width
     flat = np.concatenate([np.asarray(row, np.float32).reshape(-1) for row in columns[ACTION]])
-    table = {ACTION: pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float32()), width)}
+    numbers = pa.array(flat, pa.float32())
+    # lerobot wants what is one wide as plain numbers.
+    table = {ACTION: numbers if width == 1 else pa.FixedSizeListArray.from_arrays(numbers, width)}
     table[TIME] = pa.array(columns[TIME], pa.float32())
     table |= {name: pa.array(values, pa.int64()) for name, values in columns.items() if name not in (ACTION, TIME)}
     path = folder / DATA.format(**names)
