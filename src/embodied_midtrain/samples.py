@@ -100,7 +100,8 @@ class Picture:
         if self.path is None:
             raise BadSample("missing image", "neither bytes nor a path")
         try:
-            return self.path.read_bytes()
+            with self.path.open("rb", buffering=0) as file:
+                return file.readall()
         except FileNotFoundError as error:
             raise BadSample("missing image", str(self.path)) from error
         except OSError as error:

@@ -236,7 +236,7 @@ class Hdf5Robots:
             group = file["data"][demo]
             pictures = group["obs"][_camera(group["obs"], self._camera, identity)]
             frames = pictures[()] if pictures.dtype == np.uint8 else None
-            actions = group["actions"][()].astype(np.float32)
+            actions = group["actions"][()]
             instruction = _instruction(file["data"], group)
             success = bool(group.attrs.get("success", True))
             state = _joined(group["obs"], self._state) if self._state is not None else None
@@ -246,10 +246,14 @@ class Hdf5Robots:
             raise BadEpisode("missing key", f"{identity}: {error.args[0]}") from error
         except _DAMAGE as error:  # A damaged block, or a thing that is no array.
             raise BadEpisode("unreadable episode", f"{identity}: {error}") from error
+        if getattr(actions, "dtype", np.dtype(object)).kind not in "fiub":
+            raise BadEpisode("bad actions", f"{identity}: not plain numbers")
         if frames is None:
             raise BadEpisode("bad frames", f"{identity}: {pictures.dtype}, wanted uint8")
         if frames.ndim == 4 and _text(file["data"].attrs.get("macros_image_convention")) == "opengl":
             frames = np.ascontiguousarray(frames[:, ::-1])
+        with np.errstate(over="ignore"):  # What becomes infinite is refused below.
+            actions = actions.astype(np.float32)
         episode = Episode(
             id=identity,
             task=path.stem.removesuffix("_demo"),

@@ -190,7 +190,7 @@ class LeRobotRobots:
 
     def _episode(self, entry: Entry) -> Episode:
         columns = [ACTION, TIME, TASK, *(() if self._in_video else (self._camera,))]
-        columns += [self._state] if self._state is not None else []
+        columns += [self._state] if self._state not in (None, *columns) else []
         if not entry.table.is_file():
             raise BadEpisode("missing table", str(entry.table.relative_to(self.folder.resolve())))
         try:

@@ -54,12 +54,15 @@ class ImageFolder:
             last = name.rpartition("/")[2]
             folder, inside = _folder(self.root, name[: len(name) - len(last)])
             path = folder / last
-            if last in ("", ".", "..") or path.is_symlink():
-                path = (self.root / name).resolve()
-                inside = path.is_relative_to(self.root)
-            if not inside:
+            odd = last in ("", ".", "..")
+            if not inside and not odd:
                 raise BadSample("image outside its folder", name)
-            found = path.stat()
+            found = path.lstat()
+            if odd or stat.S_ISLNK(found.st_mode):
+                path = (self.root / name).resolve()
+                if not path.is_relative_to(self.root):
+                    raise BadSample("image outside its folder", name)
+                found = path.stat()
             if not stat.S_ISREG(found.st_mode):
                 raise BadSample("missing image", name)
             if found.st_size == 0:
