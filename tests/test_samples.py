@@ -1,6 +1,8 @@
 import io
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,6 +36,32 @@ def test_every_usual_mode_becomes_rgb(mode: str, kind: str) -> None:
     assert (image.mode, image.size) == ("RGB", (40, 30))
 
 
+def test_sixteen_bits_keep_their_greys() -> None:
+    values = np.array([[0, 255, 256, 0x7FFF, 0xFFFF]], np.uint16)
+    for kind in ("PNG", "TIFF"):
+        buffer = io.BytesIO()
+        Image.fromarray(values).save(buffer, kind)
+        assert np.asarray(decode_image(buffer.getvalue())).tolist() == [[[v >> 8] * 3 for v in values[0].tolist()]]
+    for dtype, numbers in ((np.int32, [[0, 1 << 16]]), (np.int32, [[-1, 5]]), (np.float32, [[0.0, 1.0]])):
+        buffer = io.BytesIO()
+        Image.fromarray(np.array(numbers, dtype)).save(buffer, "TIFF")
+        with pytest.raises(BadSample, match="unknown range"):
+            decode_image(buffer.getvalue())
+
+
+def test_an_animation_is_its_first_frame_and_cmyk_its_colours() -> None:
+    frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "blue")]
+    for kind in ("GIF", "WEBP", "PNG"):
+        buffer = io.BytesIO()
+        options: dict[str, Any] = {"lossless": True} if kind == "WEBP" else {}
+        frames[0].save(buffer, kind, save_all=True, append_images=frames[1:], **options)
+        assert decode_image(buffer.getvalue()).getpixel((0, 0)) == (255, 0, 0)
+    buffer = io.BytesIO()
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(buffer, "JPEG", quality=100)
+    red, green, blue = decode_image(buffer.getvalue()).getpixel((4, 4))  # type: ignore[misc]
+    assert red > 250 and green < 5 and blue < 5
+
+
 def test_transparent_is_white() -> None:
     buffer = io.BytesIO()
     Image.new("RGBA", (2, 2), (0, 0, 0, 0)).save(buffer, "PNG")
@@ -55,7 +83,7 @@ def test_any_bytes_give_an_image_or_a_reason(data: bytes) -> None:
     try:
         assert decode_image(data).mode == "RGB"
     except BadSample as error:
-        assert error.reason in ("empty image", "broken image", "image too large")
+        assert error.reason in ("empty image", "broken image", "image too large", "unknown range")
 
 
 def test_empty_missing_and_huge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

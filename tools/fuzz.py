@@ -15,6 +15,7 @@ import io
 import json
 import os
 import random
+import select
 import shutil
 import signal
 import sys
@@ -45,6 +46,10 @@ from embodied_midtrain.sources.opening import open_pool
 WANTED = ("read", "skipped", "refused")
 PATIENCE = 20
 """Seconds for one small input."""
+TURNS = 250
+"""Inputs that one process reads."""
+UNCAUGHT = "UNCAUGHT"
+_SAID = (*WANTED, UNCAUGHT)
 OURS = (StageError, ConfigError, BadSample, BadEpisode)
 SPEC = ActionSpec(("x", "gripper"), "delta", "world", "none", 1, 1, (-1.0, -1.0), (1.0, 1.0), 10.0)
 
@@ -198,21 +203,61 @@ def look(path: Path, pool: bool) -> str:
     return "skipped" if len(skips) else "read"
 
 
-def apart(path: Path, pool: bool) -> str:
-    """`look` in a process of its own, for libraries may hang or crash on damaged bytes."""
-    child = os.fork()
-    if child == 0:
-        # Nobody handles the signal, so that it ends the process wherever that is, also within a library.
-        signal.alarm(PATIENCE)
-        try:
-            os._exit(WANTED.index(look(path, pool)))
-        except Exception:
-            traceback.print_exc()
-            os._exit(len(WANTED))
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if code == -signal.SIGALRM:
-        return "HUNG"
-    return WANTED[code] if 0 <= code < len(WANTED) else "UNCAUGHT" if code > 0 else f"CRASHED ({-code})"
+class Reading:
+    """`look` in a process of its own, for libraries may hang or crash on damaged bytes.
+
+    One process reads many inputs, since starting one takes longer than reading; a new one follows where it hung or
+    died, and after `TURNS` inputs.
+    """
+
+    def __init__(self, pool: bool) -> None:
+        self.pool = pool
+        self.child = 0
+
+    def __call__(self, path: Path) -> str:
+        if not self.child:
+            self._start()
+        os.write(self.ask, f"{path}\n".encode())
+        ready, _, _ = select.select([self.answer], [], [], PATIENCE)
+        said = os.read(self.answer, 1) if ready else b""
+        self.turns -= 1
+        if said and self.turns:
+            return _SAID[said[0]]
+        code = self.stop(not ready)
+        return _SAID[said[0]] if said else f"CRASHED ({-code})" if ready else "HUNG"
+
+    def _start(self) -> None:
+        self.turns = TURNS
+        asked, self.ask = os.pipe()
+        self.answer, told = os.pipe()
+        self.child = os.fork()
+        if self.child:
+            os.close(asked)
+            os.close(told)
+            return
+        os.close(self.ask)
+        os.close(self.answer)
+        with os.fdopen(asked) as paths:
+            for line in paths:
+                try:
+                    what = look(Path(line.rstrip("\n")), self.pool)
+                except BaseException:
+                    traceback.print_exc()
+                    what = UNCAUGHT
+                os.write(told, bytes([_SAID.index(what)]))
+        os._exit(0)
+
+    def stop(self, kill: bool = False) -> int:
+        """End the process (it ends itself when nothing more is asked); its exit code."""
+        if not self.child:
+            return 0
+        if kill:
+            os.kill(self.child, signal.SIGKILL)
+        os.close(self.ask)
+        code = os.waitstatus_to_exitcode(os.waitpid(self.child, 0)[1])
+        os.close(self.answer)
+        self.child = 0
+        return code
 
 
 def fuzz(name: str, count: int, seed: int, keep: Path) -> tuple[Counter[str], int]:
@@ -225,17 +270,20 @@ def fuzz(name: str, count: int, seed: int, keep: Path) -> tuple[Counter[str], in
         good.mkdir()
         opened = make(good).relative_to(good)
         assert look(good / opened, pool) == "read", f"the good input of {name} is not read"
+        reading = Reading(pool)
         for number in range(count):
-            root = Path(place) / "bad"
+            # A name of its own, for readers keep what they know of a file by its name and time.
+            root = Path(place) / f"bad{number}"
             shutil.copytree(good, root)
             mutate(root / opened, rng)
-            what = apart(root / opened, pool)
+            what = reading(root / opened)
             results[what] += 1
             if what not in WANTED:
                 faults += 1
                 if faults <= 3:
                     shutil.copytree(root, keep / name.replace(" ", "-") / str(number), dirs_exist_ok=True)
             shutil.rmtree(root)
+        reading.stop()
     return results, faults
 
 

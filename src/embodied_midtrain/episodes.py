@@ -30,11 +30,13 @@ class ActionSpec:
         kind: whether the arm's numbers are changes or targets; "unknown" where a data set does not say what its
             actions mean: enough to compare frames, too little to train a policy.
         frame: the frame they are given in: "world", "base", "end effector" or "joint".
-        rotation: the form of the rotation part, "none" where there is none.
+        rotation: the form of the rotation part (`robots.rotations` lists them), "none" where there is none.
         gripper: index of the gripper's dimension, or None.
         gripper_closed: sign of the gripper's number that closes it (+1 or -1).
         low, high: bounds of each dimension as the controller takes them; infinite where there are none.
         rate: actions a second.
+        scale: metres or radians that one unit of each dimension is (the gripper's is not used); empty where the
+            data set does not say it.
     """
 
     names: tuple[str, ...]
@@ -46,12 +48,15 @@ class ActionSpec:
     low: tuple[float, ...]
     high: tuple[float, ...]
     rate: float
+    scale: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.names) == len(self.low) == len(self.high):
             raise ValueError(f"{len(self.names)} names, {len(self.low)} low and {len(self.high)} high bounds")
         if self.gripper is not None and not 0 <= self.gripper < len(self.names):
             raise ValueError(f"gripper index {self.gripper} is outside the {len(self.names)} dimensions")
+        if self.scale and (len(self.scale) != len(self.names) or not all(0 < s < math.inf for s in self.scale)):
+            raise ValueError(f"scale {self.scale}: wanted a number above 0 for each of {len(self.names)} dimensions")
 
     @property
     def width(self) -> int:
@@ -74,9 +79,10 @@ class ActionSpec:
         return cls(called, "unknown", "unknown", "unknown", None, 1, (-math.inf,) * width, (math.inf,) * width, rate)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; a bound that is infinite is None, for JSON knows no infinity."""
+        """Plain values; a bound that is infinite is None, for JSON knows no infinity. `scale` only where it is said."""
         bounds = {name: [v if math.isfinite(v) else None for v in getattr(self, name)] for name in ("low", "high")}
-        return {**asdict(self), **bounds}
+        found = {**asdict(self), **bounds}
+        return found if self.scale else {name: value for name, value in found.items() if name != "scale"}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> ActionSpec:
@@ -85,12 +91,14 @@ class ActionSpec:
         Raises:
             ValueError, TypeError: where it is not what that gives.
         """
-        missing = {field.name for field in fields_of(cls)} - value.keys()
+        missing = {field.name for field in fields_of(cls)} - value.keys() - {"scale"}
         if missing:
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
         for name, endless in (("low", -math.inf), ("high", math.inf)):
             fields[name] = tuple(endless if v is None else float(v) for v in fields[name])
+        if "scale" in fields:
+            fields["scale"] = tuple(float(v) for v in fields["scale"])
         return cls(**fields)
 
 
@@ -144,6 +152,7 @@ class Episode:
         frames: camera images, uint8 [time, height, width, 3], upright, RGB; perhaps still in their file.
         actions: what was commanded (the training label), float32 [time, spec.width].
         success: whether the task was solved.
+        state: what was measured when each frame was taken, float32 [time, numbers], where the reader was asked for it.
     """
 
     id: str
@@ -152,6 +161,7 @@ class Episode:
     frames: Frames
     actions: NDArray[np.float32]
     success: bool = True
+    state: NDArray[np.float32] | None = None
 
     def check(self, spec: ActionSpec) -> None:
         """Raise `BadEpisode` where arrays do not fit each other or the spec, or hold NaN."""
@@ -165,6 +175,8 @@ class Episode:
             raise BadEpisode("empty", self.id)
         if not np.isfinite(self.actions).all():
             raise BadEpisode("nan action", self.id)
+        if self.state is not None and (self.state.ndim != 2 or len(self.state) != len(self.actions)):
+            raise BadEpisode("bad state", f"{self.id}: shape {self.state.shape}, wanted [{len(self.actions)}, numbers]")
         if not self.instruction.strip():
             raise BadEpisode("no instruction", self.id)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 REGION_MARK = "<region>"
@@ -104,7 +105,8 @@ class Picture:
         if self.path is None:
             raise BadSample("missing image", "neither bytes nor a path")
         try:
-            return self.path.read_bytes()
+            with self.path.open("rb", buffering=0) as file:
+                return file.readall()
         except FileNotFoundError as error:
             raise BadSample("missing image", str(self.path)) from error
         except OSError as error:
@@ -120,10 +122,10 @@ class Picture:
 
 
 def decode_image(data: bytes) -> Image.Image:
-    """Decode image bytes to RGB, transparent parts on white; the first frame of an animation.
+    """Decode image bytes to RGB, transparent parts on white; the first frame of an animation; 16 bits as their upper 8.
 
     Raises:
-        BadSample: "empty image", "image too large" or "broken image".
+        BadSample: "empty image", "image too large", "unknown range" or "broken image".
     """
     if not data:
         raise BadSample("empty image")
@@ -132,11 +134,14 @@ def decode_image(data: bytes) -> Image.Image:
         if image.width * image.height > MAX_PIXELS:
             raise BadSample("image too large", f"{image.width} x {image.height}")
         image.load()
+        if image.mode == "F" or image.mode.startswith("I"):
+            return _eight_bits(image).convert("RGB")
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             rgba = image.convert("RGBA")
             ground = Image.new("RGBA", rgba.size, "white")
             return Image.alpha_composite(ground, rgba).convert("RGB")
-        return image.convert("RGB")
+        # Its own conversion would copy what is RGB already.
+        return image if image.mode == "RGB" else image.convert("RGB")
     except BadSample:
         raise
     except Image.DecompressionBombError as error:
@@ -147,6 +152,14 @@ def decode_image(data: bytes) -> Image.Image:
     except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
         # Pillow's decoders raise all of these on damaged files.
         raise BadSample("broken image", str(error)) from error
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits in 8: Pillow's own conversion cuts off at 255, which leaves a white picture."""
+    values = np.asarray(image)
+    if values.dtype.kind == "f" or values.size == 0 or values.min() < 0 or values.max() >= 1 << 16:
+        raise BadSample("unknown range", f"mode {image.mode}: it does not say which number is white")
+    return Image.fromarray((values.astype(np.uint16) >> 8).astype(np.uint8))
 
 
 @dataclass(frozen=True, slots=True)

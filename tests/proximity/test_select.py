@@ -153,6 +153,22 @@ def test_features_that_cannot_be_used(tmp_path: Path) -> None:
         read_features(broken)
 
 
+def test_a_pool_that_is_its_own_target_is_refused(tmp_path: Path) -> None:
+    pool, target = stores(tmp_path)
+    rows, _ = gaussians()
+    for selector in ("estimator", "random", "mean-distance"):
+        config = SelectConfig(k=9, selector=selector)
+        with pytest.raises(StageError, match="are the same features"):
+            select(tmp_path / selector, config, pool=pool, target=pool)
+    with pytest.raises(StageError, match="holds no features"):
+        select(tmp_path / "o1", SelectConfig(k=9), pool=pool, target=store(tmp_path / "empty", {}))
+    with pytest.raises(StageError, match="holds no features"):
+        select(tmp_path / "o2", SelectConfig(k=9), pool=store(tmp_path / "empty pool", {}), target=target)
+    narrow = store(tmp_path / "narrow", {"a": rows["far"][:, :4]})
+    with pytest.raises(StageError, match=rf"of {DIM} numbers in .*of 4 in"):
+        select(tmp_path / "o3", SelectConfig(k=9), pool=pool, target=narrow)
+
+
 def test_ranking_facts() -> None:
     scores = np.array([0.1, 0.5, 0.5, 0.9], np.float32)
     assert percentiles(scores).tolist() == [0, 50, 50, 100]

@@ -47,6 +47,7 @@ def test_annotated_stretches_are_episodes(tmp_path: Path) -> None:
         (lambda p: p.write_bytes(b""), "broken step"),
         (lambda p: np.savez(p, rgb_static=np.zeros((8, 10, 3), np.uint8)), "missing key"),
         (lambda p: np.savez(p, rel_actions=np.array([{"a": 1}], object)), "broken step"),
+        (lambda p: np.savez(p, rgb_static=np.zeros((8, 10, 3), np.uint8), rel_actions=np.zeros(6)), "bad actions"),
     ],
 )
 def test_a_damaged_step_costs_its_stretch(tmp_path: Path, damage: Any, reason: str) -> None:

@@ -217,6 +217,11 @@ def test_a_damaged_video_is_found_when_it_is_looked_at(tmp_path: Path) -> None:
     episodes = list(open_robots(root, Skips()))
     with pytest.raises(BadEpisode, match="broken video"):
         episodes[1].frames[0]
+    # The first episode has 7 rows; 4 frames are what the second one's video has.
+    shutil.copy(sorted(root.rglob("*.mp4"))[2], sorted(root.rglob("*.mp4"))[0])
+    assert episodes[0].frames[:5].shape == (5, SIDE, SIDE, 3)
+    with pytest.raises(BadEpisode, match="video too short"):
+        episodes[0].frames[:]
     video.unlink()
     with pytest.raises(BadEpisode, match="missing video"):
         episodes[1].frames[0]

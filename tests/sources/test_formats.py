@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from embodied_midtrain.artifacts import Skips
+from embodied_midtrain.artifacts import Skips, StageError
 from embodied_midtrain.config import ConfigError
 from embodied_midtrain.sources.formats import FORMATS, named
 from embodied_midtrain.sources.mixed import Source, open_source
@@ -121,6 +121,21 @@ def test_several_sources_as_one_pool(tmp_path: Path, images: Path) -> None:
     assert open_pool(tmp_path / "pool.yaml", skips=Skips()).fingerprint() != before
 
 
+def test_ids_are_told_apart_across_sources(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        record = {"source": "coco", "id": "1", "question": "Why?", "answer": f"So {name}."}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(record) + "\n")
+    (tmp_path / "pool.yaml").write_text("sources:\n  - {path: one.jsonl}\n  - {path: two.jsonl}\n")
+    with pytest.raises(StageError, match=r"'one' and of 'two' both name the source 'coco'.*fields: {source: \[\]}"):
+        list(open_pool(tmp_path / "pool.yaml", skips=Skips()))
+    (tmp_path / "pool.yaml").write_text(
+        "sources:\n  - {path: one.jsonl}\n  - {path: two.jsonl, fields: {source: []}}\n"
+    )
+    pool = open_pool(tmp_path / "pool.yaml", skips=Skips())
+    assert [s.key for s in pool] == [("coco", "1"), ("two", "1")]
+    assert [s.answer for s in pool.find([("two", "1")]).values()] == ["So two."]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -142,7 +157,7 @@ def test_pictures_of_odd_kinds_become_plain_ones(tmp_path: Path) -> None:
     """CMYK, 16 bits, an animation, a palette with transparency."""
     made = {
         "cmyk.jpg": Image.new("CMYK", (8, 6)),
-        "deep.png": Image.new("I;16", (8, 6), 40_000),
+        "deep.png": Image.new("I;16", (8, 6), 0x9C40),
         "palette.gif": Image.new("P", (8, 6)),
         "clear.png": Image.new("RGBA", (8, 6), (255, 0, 0, 0)),
     }

@@ -38,9 +38,16 @@ class CalvinRobots:
     """
 
     def __init__(
-        self, folder: Path, skips: Skips, *, camera: str | None = None, spec: ActionSpec | None = None
+        self,
+        folder: Path,
+        skips: Skips,
+        *,
+        camera: str | None = None,
+        spec: ActionSpec | None = None,
+        state: str | None = None,
     ) -> None:
         self.folder = folder
+        self._state = state
         self.name = f"calvin-{folder.name}"
         self.spec = spec or KNOWN["calvin"]
         self._camera = camera or CAMERA
@@ -78,16 +85,27 @@ class CalvinRobots:
         if not 0 <= first <= last:
             raise BadEpisode("empty", f"from step {first} to {last}")
         steps = range(first, last + 1)
-        actions = np.stack([_array(_step(self.folder, n), ACTIONS) for n in steps]).astype(np.float32)
+        actions = _rows([_array(_step(self.folder, n), ACTIONS) for n in steps], "bad actions")
         shape = _array(_step(self.folder, first), self._camera).shape
         read = functools.partial(_frames, self.folder, self._camera, first, shape)
+        state = None
+        if self._state is not None:
+            state = _rows([_array(_step(self.folder, n), self._state) for n in steps], "bad state")
         return Episode(
             id=f"{number:06d}-{first:07d}",
             task=task,
             instruction=instruction,
             frames=StoredFrames((len(steps), *shape), read),
             actions=actions,
+            state=state,
         )
+
+
+def _rows(values: list[NDArray[Any]], reason: str) -> NDArray[np.float32]:
+    """[time, width] of one array a step."""
+    if len({value.shape for value in values}) > 1 or values[0].ndim != 1 or values[0].dtype.kind not in "fiu":
+        raise BadEpisode(reason, f"not numbers of one width in every step: {values[0].dtype} {values[0].shape}")
+    return np.stack(values).astype(np.float32)
 
 
 def _frames(folder: Path, camera: str, first: int, shape: tuple[int, ...], wanted: Sequence[int]) -> NDArray[np.uint8]:

@@ -18,8 +18,9 @@ from embodied_midtrain.artifacts import Skips, StageError, atomic_path, write_js
 from embodied_midtrain.episodes import Episode, Frames, Robots
 from embodied_midtrain.extras import require
 from embodied_midtrain.progress import progress_bar
+from embodied_midtrain.robots.converted import ConvertedRobots
 from embodied_midtrain.robots.lerobot import ACTION, INFO, SPEC, TASK, TIME
-from embodied_midtrain.robots.opening import open_robots
+from embodied_midtrain.robots.opening import open_robots, read_spec
 
 IMAGE = "observation.images.main"
 DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
@@ -137,7 +138,9 @@ def _write_part(
         shown += length
     width = robots.spec.width
     flat = np.concatenate([np.asarray(row, np.float32).reshape(-1) for row in columns[ACTION]])
-    table = {ACTION: pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float32()), width)}
+    numbers = pa.array(flat, pa.float32())
+    # lerobot wants what is one wide as plain numbers.
+    table = {ACTION: numbers if width == 1 else pa.FixedSizeListArray.from_arrays(numbers, width)}
     table[TIME] = pa.array(columns[TIME], pa.float32())
     table |= {name: pa.array(values, pa.int64()) for name, values in columns.items() if name not in (ACTION, TIME)}
     path = folder / DATA.format(**names)
@@ -260,18 +263,35 @@ def _write_meta(
     )
 
 
-def export_command(data: Path, out: Path, config: ExportConfig = ExportConfig(), camera: str | None = None) -> None:
-    """Write robot data as a LeRobot data set (version 3).
+def export_command(
+    data: Path,
+    out: Path,
+    config: ExportConfig = ExportConfig(),
+    camera: str | None = None,
+    action_spec: Path | None = None,
+    state: str | None = None,
+    state_spec: Path | None = None,
+) -> None:
+    """Write robot data as a LeRobot data set (version 3), with their actions in another convention if wanted.
 
     Examples:
         emt robots export --data runs/quickstart/demos --out runs/quickstart-lerobot
         emt robots export --data bridge_rlds/1.0.0 --out bridge-lerobot --rate 5
+        emt robots export --data bridge_rlds/1.0.0 --out bridge-absolute --action-spec absolute.json \\
+            --state state --state-spec bridge-state.json
 
     Args:
         data: robot data of any kind that is read: 'emt demos', HDF5, RLDS, CALVIN, LeRobot.
         out: a new folder.
         camera: which pictures to take where the data hold several.
+        action_spec: a JSON file (fields of ActionSpec) with the convention in which actions are written.
+        state: the data's name for what the robot measured, where the conversion needs it.
+        state_spec: a JSON file (fields of ActionSpec) that says what the numbers of the state mean.
     """
     skips = Skips()
-    made = export_lerobot(open_robots(data, skips, camera=camera), out, config)
+    robots = open_robots(data, skips, camera=camera, state=state)
+    if action_spec is not None:
+        known = read_spec(state_spec) if state_spec is not None else None
+        robots = ConvertedRobots(robots, read_spec(action_spec), skips, state_spec=known)
+    made = export_lerobot(robots, out, config)
     print(f"{out}: {', '.join(f'{count} {what}' for what, count in made.items())}; skipped: {skips.summary()}")

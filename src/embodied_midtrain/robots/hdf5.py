@@ -47,8 +47,10 @@ ROBOSUITE_POSE = ActionSpec(
     low=(-1.0,) * 7,
     high=(1.0,) * 7,
     rate=20.0,
+    scale=(0.05,) * 3 + (0.5,) * 3 + (1.0,),
 )
-"""Robosuite's OSC_POSE controller: LIBERO's and most of robomimic's files, which do not say it."""
+"""Robosuite's OSC_POSE controller with its default limits: LIBERO's and most of robomimic's files, which do not say
+it."""
 
 
 def write_header(file: Any, *, task: str, instruction: str, spec: ActionSpec, environment: Mapping[str, Any]) -> Any:
@@ -137,9 +139,18 @@ class Hdf5Robots:
     """
 
     def __init__(
-        self, name: str, paths: Sequence[Path], skips: Skips, *, fingerprint: str = "", camera: str | None = None
+        self,
+        name: str,
+        paths: Sequence[Path],
+        skips: Skips,
+        *,
+        fingerprint: str = "",
+        camera: str | None = None,
+        spec: ActionSpec | None = None,
+        state: str | None = None,
     ) -> None:
-        """`camera` names the pictures to take where a file holds several; else the first of `CAMERAS`.
+        """`camera` names the pictures to take where a file holds several; else the first of `CAMERAS`. `spec` says what
+        actions mean, where the files do not; `state` names arrays of `obs`, joined with commas.
 
         Raises:
             StageError: where no file holds a single demo, where files disagree about what an action is, or where a
@@ -147,13 +158,13 @@ class Hdf5Robots:
         """
         self.name = name
         self.paths = tuple(paths)
-        self._skips, self._camera, self._fingerprint = skips, camera, fingerprint
+        self._skips, self._camera, self._fingerprint, self._state = skips, camera, fingerprint, state
         self._reported: set[str] = set()
         specs: dict[Path, ActionSpec] = {}
         for path in self.paths:
             with self._opened(path) as file:
                 if file is not None and _demos(file):
-                    specs[path] = _spec(file, path)
+                    specs[path] = _spec(file, path, spec)
         if not specs:
             raise StageError(_no_frames(self.name, skips))
         first = next(iter(specs))
@@ -225,19 +236,24 @@ class Hdf5Robots:
             group = file["data"][demo]
             pictures = group["obs"][_camera(group["obs"], self._camera, identity)]
             frames = pictures[()] if pictures.dtype == np.uint8 else None
-            actions = group["actions"][()].astype(np.float32)
+            actions = group["actions"][()]
             instruction = _instruction(file["data"], group)
             success = bool(group.attrs.get("success", True))
+            state = _joined(group["obs"], self._state) if self._state is not None else None
         except BadEpisode:  # A ValueError too.
             raise
         except KeyError as error:
             raise BadEpisode("missing key", f"{identity}: {error.args[0]}") from error
         except _DAMAGE as error:  # A damaged block, or a thing that is no array.
             raise BadEpisode("unreadable episode", f"{identity}: {error}") from error
+        if getattr(actions, "dtype", np.dtype(object)).kind not in "fiub":
+            raise BadEpisode("bad actions", f"{identity}: not plain numbers")
         if frames is None:
             raise BadEpisode("bad frames", f"{identity}: {pictures.dtype}, wanted uint8")
         if frames.ndim == 4 and _text(file["data"].attrs.get("macros_image_convention")) == "opengl":
             frames = np.ascontiguousarray(frames[:, ::-1])
+        with np.errstate(over="ignore"):  # What becomes infinite is refused below.
+            actions = actions.astype(np.float32)
         episode = Episode(
             id=identity,
             task=path.stem.removesuffix("_demo"),
@@ -245,6 +261,7 @@ class Hdf5Robots:
             frames=frames,
             actions=actions,
             success=success,
+            state=state,
         )
         episode.check(self.spec)
         return episode
@@ -288,6 +305,12 @@ def _camera(obs: Any, wanted: str | None, identity: str) -> str:
     raise BadEpisode("missing key", f"{identity}: no camera among {', '.join(obs) or 'nothing'}")
 
 
+def _joined(obs: Any, names: str) -> NDArray[np.float32]:
+    """[time, numbers] of arrays side by side."""
+    parts = [obs[name.strip()][()].astype(np.float32) for name in names.split(",")]
+    return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+
+
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value or "")
 
@@ -311,13 +334,15 @@ def _instruction(data: Any, demo: Any) -> str:
     return next((" ".join(w) if isinstance(w, list) else str(w) for w in words if w), "").strip()
 
 
-def _spec(file: Any, path: Path) -> ActionSpec:
+def _spec(file: Any, path: Path, given: ActionSpec | None) -> ActionSpec:
     attributes = file["data"].attrs
     if "action_spec" in attributes:
         try:
             return ActionSpec.from_json(json.loads(_text(attributes["action_spec"])))
         except (json.JSONDecodeError, TypeError, ValueError) as error:
             raise StageError(f"{path}: the attribute data.action_spec is no action spec: {error}") from error
+    if given is not None:
+        return given
     for demo in _demos(file):
         actions = file["data"][demo].get("actions")
         if actions is not None and getattr(actions, "ndim", 0) == 2:

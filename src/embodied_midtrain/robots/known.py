@@ -12,15 +12,17 @@ _ENDLESS = (math.inf,) * 6
 
 def _pose(*, rotation: str, closed: int, gripper: tuple[float, float], rate: float) -> ActionSpec:
     low, high = (*(-v for v in _ENDLESS), gripper[0]), (*_ENDLESS, gripper[1])
-    return ActionSpec(_POSE, "delta", "base", rotation, 6, closed, low, high, rate)
+    return ActionSpec(_POSE, "delta", "base", rotation, 6, closed, low, high, rate, (1.0,) * 7)
 
 
 KNOWN: dict[str, ActionSpec] = {
     # BridgeData V2: the gripper's number is 1 for open, 0 for closed.
     "bridge_dataset": _pose(rotation="euler xyz", closed=-1, gripper=(0.0, 1.0), rate=5.0),
     "bridge_orig": _pose(rotation="euler xyz", closed=-1, gripper=(0.0, 1.0), rate=5.0),
-    # CALVIN's rel_actions: scaled changes; the gripper's number is 1 for open, -1 for closed.
-    "calvin": ActionSpec(_POSE, "delta", "world", "euler xyz", 6, -1, (-1.0,) * 7, (1.0,) * 7, 30.0),
+    # CALVIN's rel_actions: changes times 50 (metres) and 20 (radians); the gripper's number is 1 for open, -1 else.
+    "calvin": ActionSpec(
+        _POSE, "delta", "world", "euler xyz", 6, -1, (-1.0,) * 7, (1.0,) * 7, 30.0, (0.02,) * 3 + (0.05,) * 3 + (1.0,)
+    ),
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,31 +61,43 @@ class LeRobotRobots:
     """
 
     def __init__(
-        self, folder: Path, skips: Skips, *, camera: str | None = None, spec: ActionSpec | None = None
+        self,
+        folder: Path,
+        skips: Skips,
+        *,
+        camera: str | None = None,
+        spec: ActionSpec | None = None,
+        state: str | None = None,
     ) -> None:
         self.folder = folder
+        self._state = state
         self.name = folder.name
         self._skips = skips
         self._reported: set[str] = set()
         info = read_json(folder / INFO)
         self._info: dict[str, Any] = info
-        self.version = str(info.get("codebase_version", "unknown"))
         try:
+            self.version = str(info.get("codebase_version", "unknown"))
             self._features: dict[str, dict[str, Any]] = info["features"]
             self._rate = float(info["fps"])
             width = int(self._features[ACTION]["shape"][0])
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise StageError(f"{folder / INFO} lacks what a LeRobot data set needs: {error}") from error
-        self._camera = _pick_camera(self._features, camera, folder)
+            self._camera = _pick_camera(self._features, camera, folder)
+            self._size = _size(self._features[self._camera])
+            if not 0 < self._rate < math.inf:
+                raise ValueError(f"fps {self._rate}")
+            self.spec = (
+                spec or _own_spec(info, folder) or known_spec(self.name, width) or _unknown(self._features, self._rate)
+            )
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+            raise StageError(f"{folder / INFO} lacks what a LeRobot data set needs: {error!r}") from error
+        if state is not None and state not in self._features:
+            raise StageError(f"{folder}: no state {state!r} among: {', '.join(self._features)}.")
         self._in_video = self._features[self._camera]["dtype"] == "video"
-        self.spec = (
-            spec or _own_spec(info, folder) or known_spec(self.name, width) or _unknown(self._features, self._rate)
-        )
         if self.spec.width != width:
             raise StageError(f"{folder}: actions are {width} wide, the spec that was given {self.spec.width}.")
         try:
             self._tasks = _tasks(folder)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise StageError(f"{folder}/meta: the list of tasks is damaged: {error!r}") from error
 
     def __iter__(self) -> Iterator[Episode]:
@@ -122,7 +135,7 @@ class LeRobotRobots:
             )
         try:
             yield from self._entries_v3() if self.version.startswith("v3") else self._entries_v2()
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise StageError(f"{self.folder}/meta: the list of episodes is damaged: {error!r}") from error
 
     def _entries_v2(self) -> Iterator[Entry]:
@@ -164,7 +177,7 @@ class LeRobotRobots:
         """A file by the data set's own template, inside its folder."""
         try:
             path = (self.folder / template.format(**names)).resolve()
-        except (KeyError, ValueError, IndexError) as error:
+        except (KeyError, ValueError, IndexError, AttributeError, TypeError, OverflowError, OSError) as error:
             raise StageError(f"{self.folder / INFO}: the path {template!r} cannot be filled in: {error}") from error
         if not path.is_relative_to(self.folder.resolve()):
             raise StageError(f"{self.folder / INFO}: the path {template!r} leads out of the data set.")
@@ -177,6 +190,7 @@ class LeRobotRobots:
 
     def _episode(self, entry: Entry) -> Episode:
         columns = [ACTION, TIME, TASK, *(() if self._in_video else (self._camera,))]
+        columns += [self._state] if self._state not in (None, *columns) else []
         if not entry.table.is_file():
             raise BadEpisode("missing table", str(entry.table.relative_to(self.folder.resolve())))
         try:
@@ -188,25 +202,18 @@ class LeRobotRobots:
             raise BadEpisode("broken table", str(error)[:200]) from error
         if len(rows) != entry.length:
             raise BadEpisode("uneven", f"{len(rows)} rows for an episode of {entry.length}")
-        actions, times = _actions(rows), np.asarray(rows[TIME].to_numpy(), np.float64)
+        actions, times = _numbers(rows, ACTION, "bad actions"), _times(rows)
         if len(times) > 1 and not (np.diff(times) > 0).all():
             raise BadEpisode("time goes back", f"at row {int(np.argmin(np.diff(times) > 0)) + 1}")
-        shape = (len(rows), *self._size())
+        shape = (len(rows), *self._size)
         return Episode(
             id=f"{entry.number:06d}",
             task=self.name,
             instruction=self._instruction(entry, rows),
             frames=StoredFrames(shape, self._reader(entry, rows, times)),
             actions=actions,
+            state=_numbers(rows, self._state, "bad state") if self._state is not None else None,
         )
-
-    def _size(self) -> tuple[int, ...]:
-        """Height, width and 3, whatever order the data set keeps them in."""
-        feature = self._features[self._camera]
-        sizes, names = [int(n) for n in feature["shape"]], feature.get("names") or ()
-        if sizes[0] == 3 and (not names or str(names[0]).startswith("c")):
-            sizes = [*sizes[1:], 3]
-        return tuple(sizes)
 
     def _reader(self, entry: Entry, rows: pa.Table, times: NDArray[np.float64]) -> Any:
         if entry.video is not None:
@@ -217,9 +224,16 @@ class LeRobotRobots:
     def _instruction(self, entry: Entry, rows: pa.Table) -> str:
         if entry.tasks and entry.tasks[0].strip():
             return entry.tasks[0].strip()
-        return (
-            self._tasks.get(int(rows[TASK][0].as_py()), "").strip() if TASK in rows.column_names and len(rows) else ""
-        )
+        number = rows[TASK][0].as_py() if TASK in rows.column_names and len(rows) else None
+        return self._tasks.get(number, "").strip() if isinstance(number, int) else ""
+
+
+def _size(feature: dict[str, Any]) -> tuple[int, ...]:
+    """Height, width and 3, whatever order the data set keeps them in."""
+    sizes, names = [int(n) for n in feature["shape"]], feature.get("names") or ()
+    if sizes[0] == 3 and (not names or str(names[0]).startswith("c")):
+        sizes = [*sizes[1:], 3]
+    return tuple(sizes)
 
 
 def _from_video(
@@ -234,24 +248,43 @@ def _from_table(column: pa.ChunkedArray, folder: Path, wanted: Sequence[int]) ->
         value = column[n].as_py()
         data, name = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
         if data is None and name:
-            path = (folder / name).resolve()
-            if not path.is_relative_to(folder) or not path.is_file():
-                raise BadEpisode("missing image", str(name))
-            data = path.read_bytes()
+            try:
+                path = (folder / str(name)).resolve()
+                if not path.is_relative_to(folder) or not path.is_file():
+                    raise BadEpisode("missing image", str(name))
+                data = path.read_bytes()
+            except (OSError, ValueError) as error:
+                if isinstance(error, BadEpisode):
+                    raise
+                raise BadEpisode("missing image", f"{str(name)[:80]!r}: {error}") from error
         try:
-            found.append(np.asarray(decode_image(data or b"")))
+            found.append(np.asarray(decode_image(data if isinstance(data, bytes) else b"")))
         except BadSample as error:
             raise BadEpisode("broken frame", str(error)) from error
+    if len({frame.shape for frame in found}) > 1:
+        raise BadEpisode("bad frames", "frames of several sizes in one episode")
     return np.stack(found)
 
 
-def _actions(rows: pa.Table) -> NDArray[np.float32]:
-    values = rows[ACTION].to_pylist()
-    if len({len(v) if v is not None else -1 for v in values}) > 1 or not values:
-        raise BadEpisode("bad actions", "actions of several widths in one episode" if values else "no rows")
-    if values[0] is None:
-        raise BadEpisode("bad actions", "no actions")
-    return np.asarray(values, np.float32)
+def _numbers(rows: pa.Table, name: str, reason: str) -> NDArray[np.float32]:
+    """[time, width] of a column of lists, or of plain numbers, as lerobot stores what is one wide."""
+    values = rows[name].to_pylist() if name in rows.column_names else []
+    values = [[value] if isinstance(value, (int, float)) else value for value in values]
+    if not values or not all(isinstance(value, list) for value in values):
+        raise BadEpisode(reason, f"no {name}")
+    if len({len(value) for value in values}) > 1:
+        raise BadEpisode(reason, "numbers of several widths in one episode")
+    try:
+        return np.asarray(values, np.float32)
+    except (TypeError, ValueError) as error:
+        raise BadEpisode(reason, f"{name}: {str(error)[:200]}") from error
+
+
+def _times(rows: pa.Table) -> NDArray[np.float64]:
+    try:
+        return np.asarray(rows[TIME].to_numpy(), np.float64)
+    except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        raise BadEpisode("no time", str(error)[:200]) from error
 
 
 @functools.lru_cache(maxsize=2)

@@ -47,15 +47,20 @@ class RldsRobots:
         split: str = "train",
         camera: str | None = None,
         spec: ActionSpec | None = None,
+        state: str | None = None,
     ) -> None:
-        info = read_json(folder / INFO)
-        self.name = str(info.get("name") or folder.parent.name)
         self._skips, self._split = skips, split
         self._reported: set[str] = set()
-        self._leaves = dict(_leaves(read_json(folder / FEATURES)))
-        self._camera = _pick_camera(self._leaves, camera, folder)
-        self._actions = _action_parts(self._leaves, folder)
-        self.files = _shards(folder, self.name, info, split)
+        info, features = read_json(folder / INFO), read_json(folder / FEATURES)
+        try:
+            self.name = str(info.get("name") or folder.parent.name)
+            self._leaves = dict(_leaves(features))
+            self._camera = _pick_camera(self._leaves, camera, folder)
+            self._actions = _action_parts(self._leaves, folder)
+            self._state = _state_part(self._leaves, state, folder) if state is not None else None
+            self.files = _shards(folder, self.name, info, split)
+        except (AttributeError, TypeError, ValueError, KeyError, OverflowError) as error:
+            raise StageError(f"{folder}: {INFO} or {FEATURES} is damaged: {error!r}") from error
         width = sum(width for _, width in self._actions)
         names = [f"{n.rpartition('/')[2]}{k}" for n, w in self._actions for k in range(w)]
         self.spec = spec or known_spec(self.name, width) or ActionSpec.unknown(width, 0.0, names)
@@ -123,6 +128,7 @@ class RldsRobots:
             instruction=_instruction(example),
             frames=StoredFrames(shape, read),
             actions=np.concatenate(parts, axis=1),
+            state=_numbers(example, *self._state, length) if self._state is not None else None,
         )
 
 
@@ -179,15 +185,28 @@ def _action_parts(leaves: dict[str, dict[str, Any]], folder: Path) -> list[tuple
     found = []
     for name, feature in leaves.items():
         if name == "steps/action" or name.startswith("steps/action/"):
-            sizes = feature.get("tensor", {}).get("shape", {}).get("dimensions", [])
-            found.append((name, int(np.prod([int(size) for size in sizes])) if sizes else 1))
+            found.append((name, _width(feature)))
     if not found:
         raise StageError(f"{folder}: its steps have no action.")
     return found
 
 
+def _width(feature: dict[str, Any]) -> int:
+    sizes = feature.get("tensor", {}).get("shape", {}).get("dimensions", [])
+    return int(np.prod([int(size) for size in sizes])) if sizes else 1
+
+
+def _state_part(leaves: dict[str, dict[str, Any]], wanted: str, folder: Path) -> tuple[str, int]:
+    prefix = "steps/observation/"
+    there = [name.removeprefix(prefix) for name in leaves if name.startswith(prefix) and "tensor" in leaves[name]]
+    if wanted not in there:
+        raise StageError(f"{folder}: no state {wanted!r} among its numbers ({', '.join(there) or 'none'}).")
+    return prefix + wanted, _width(leaves[prefix + wanted])
+
+
 def _shards(folder: Path, name: str, info: dict[str, Any], split: str) -> list[Path]:
-    found = sorted(folder.glob(f"{name}-{split}.tfrecord-*"))
+    # No pattern: the name is whatever the data say it is.
+    found = sorted(p for p in folder.iterdir() if p.name.startswith(f"{name}-{split}.tfrecord-"))
     if not found:
         there = sorted(
             {path.name.split(".tfrecord")[0].removeprefix(f"{name}-") for path in folder.glob("*.tfrecord-*")}

@@ -67,8 +67,21 @@ class MixedPool:
         self.pools = list(pools)
 
     def __iter__(self) -> Iterator[Sample]:
+        """The samples of each.
+
+        Raises:
+            StageError: where records of two files name the same source, so that ids could not be told apart.
+        """
+        owners: dict[str, str] = {}
         for pool in self.pools:
-            yield from pool
+            for sample in pool:
+                if owners.setdefault(sample.source, pool.name) != pool.name:
+                    raise StageError(
+                        f"{self.name}: records of {owners[sample.source]!r} and of {pool.name!r} both name the source "
+                        f"{sample.source!r}, so that equal ids would be confused; give one of them "
+                        "'fields: {source: []}', and its own name counts."
+                    )
+                yield sample
 
     def fingerprint(self) -> str:
         return fingerprint_of([pool.fingerprint() for pool in self.pools])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import io
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,12 +54,21 @@ class ImageFolder:
         if self.root is None:
             raise BadSample("missing image", f"{name[:80]!r} is a path; give the folder of images")
         try:
-            path = (self.root / name).resolve()
-            if not path.is_relative_to(self.root):
+            last = name.rpartition("/")[2]
+            folder, inside = _folder(self.root, name[: len(name) - len(last)])
+            path = folder / last
+            odd = last in ("", ".", "..")
+            if not inside and not odd:
                 raise BadSample("image outside its folder", name)
-            if not path.is_file():
+            found = path.lstat()
+            if odd or stat.S_ISLNK(found.st_mode):
+                path = (self.root / name).resolve()
+                if not path.is_relative_to(self.root):
+                    raise BadSample("image outside its folder", name)
+                found = path.stat()
+            if not stat.S_ISREG(found.st_mode):
                 raise BadSample("missing image", name)
-            if path.stat().st_size == 0:
+            if found.st_size == 0:
                 raise BadSample("empty image", name)
         except (OSError, ValueError, RuntimeError) as error:
             if isinstance(error, BadSample):
@@ -65,6 +76,13 @@ class ImageFolder:
             # A name with a null byte, too long, or a loop of links.
             raise BadSample("missing image", f"{name[:80]!r}: {error}") from error
         return Picture(path=path)
+
+
+@functools.lru_cache(maxsize=4096)
+def _folder(root: Path, name: str) -> tuple[Path, bool]:
+    """Where a folder of images really is, and whether that is inside. Kept, for looking through a path takes long."""
+    path = (root / name).resolve()
+    return path, path.is_relative_to(root)
 
 
 def _encoded(text: str) -> Picture:

@@ -7,7 +7,9 @@ Nothing is unpacked, so that a member's name never becomes a path.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
+import os
 import re
 import tarfile
 import zlib
@@ -42,14 +44,20 @@ class TarMember:
 
     def read(self) -> bytes:
         try:
-            with self.path.open("rb") as file:
-                file.seek(self.offset)
-                data = file.read(self.size)
+            stat = os.stat(self.path)  # noqa: PTH116
+            file = _opened(self.path, stat.st_ino, stat.st_mtime_ns)
+            data = os.pread(file.fileno(), self.size, self.offset)
         except OSError as error:
             raise BadSample("unreadable image", f"{self.path}: {error.strerror}") from error
         if len(data) < self.size:
             raise BadSample("truncated tar", f"{self.path} ends within the image")
         return data
+
+
+@functools.lru_cache(maxsize=16)
+def _opened(path: Path, number: int, changed: int) -> IO[bytes]:
+    """A shard that stays open, for its pictures are read one by one; closed when it is forgotten."""
+    return path.open("rb", buffering=0)
 
 
 class WebDatasetPool(FilePool):
@@ -180,8 +188,13 @@ def _content(
         return BadSample("empty image", info.name)
     if picture and local is not None:
         return Picture(stored=TarMember(local, info.offset_data, info.size))
-    opened = archive.extractfile(info)
-    data = opened.read() if opened is not None else b""
+    if local is not None and archive.fileobj is not None:
+        # The archive itself finds its place again before each header.
+        archive.fileobj.seek(info.offset_data)
+        data = archive.fileobj.read(info.size)
+    else:
+        opened = archive.extractfile(info)
+        data = opened.read() if opened is not None else b""
     if len(data) < info.size:
         raise tarfile.ReadError("the archive breaks off within a member")
     return Picture(data=data) if picture else data

@@ -152,7 +152,7 @@ def _parts(
             rows += record["rows"]
             faults += record["skipped"]
             bar.advance(record["rows"] + len(record["skipped"]))
-            refuse_if_bad(run, rows, [faults], max_bad)
+            refuse_if_bad(run, rows, len(faults), max_bad, faults.copy)
 
 
 def _fill(
