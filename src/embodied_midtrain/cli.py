@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "gap": ("gap.measure:gap_command", "how far pool and target are apart: MMD, diversity, map"),
     "neighbours": ("gap.neighbours:neighbours_command", "robot frames nearest to a sample, samples nearest to a frame"),
     "select": ("proximity.select:select_command", "score every sample and keep the closest"),
+    "audit": ("diagnostics.audit:audit_command", "did the ranking find the robot's world, or a shortcut?"),
     "midtrain": ("midtraining.midtrain:midtrain_command", "train a backbone on a selection"),
     "finetune": ("policies.finetune:finetune_command", "train a policy from a backbone"),
     "rollout": ("benchmarks.rollout:rollout_command", "roll a policy out in closed loop"),

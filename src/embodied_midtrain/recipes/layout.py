@@ -29,6 +29,10 @@ class Layout:
         return self.run / "gap"
 
     @property
+    def audit(self) -> Path:
+        return self.run / "audit"
+
+    @property
     def report(self) -> Path:
         return self.run / "report"
 
@@ -58,6 +62,7 @@ class Layout:
         named |= {f"embed {of}": self.features(of) for of in ("pool", "target", "target-other-prompt")}
         named |= {"gap": self.gap}
         named |= {f"select {name}": self.selection(name) for name in ("estimator", "random", "other-prompt")}
+        named |= {"audit": self.audit}
         for variant in recipe.variants:
             if variant.midtrain_on != "nothing":
                 named[f"midtrain {variant.name}"] = self.midtrained(variant.name)

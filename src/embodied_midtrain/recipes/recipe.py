@@ -10,6 +10,7 @@ from typing import Literal
 from embodied_midtrain.benchmarks.demos import DemosConfig
 from embodied_midtrain.benchmarks.rollout import RolloutConfig
 from embodied_midtrain.config import ConfigError, load_yaml, structure
+from embodied_midtrain.diagnostics.audit import AuditConfig
 from embodied_midtrain.episodes import target_prompt
 from embodied_midtrain.features.extract import EmbedConfig
 from embodied_midtrain.gap.measure import GapConfig
@@ -76,6 +77,7 @@ class Recipe:
     embed: EmbedConfig = field(default_factory=EmbedConfig)
     gap: GapConfig = field(default_factory=GapConfig)
     select: SelectConfig = field(default_factory=SelectConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
     midtrain: MidtrainConfig = field(default_factory=MidtrainConfig)
     finetune: FinetuneConfig
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
@@ -89,7 +91,7 @@ class Recipe:
             raise ConfigError(f"variants must have different names, not {names}")
         if bad := [n for n in names if not n.replace("-", "").replace("_", "").isalnum()]:
             raise ConfigError(f"variant names become folders: letters, digits, - and _ only, not {bad}")
-        for config in (self.demos, self.midtrain, self.finetune, self.rollout):
+        for config in (self.demos, self.audit, self.midtrain, self.finetune, self.rollout):
             config.check()
         target_prompt("", self.embed.prompt)
         target_prompt("", self.other_prompt)

@@ -23,8 +23,10 @@ from embodied_midtrain.backbones.opening import load_backbone
 from embodied_midtrain.benchmarks.demos import record_demos
 from embodied_midtrain.benchmarks.rollout import rollout
 from embodied_midtrain.config import parse
+from embodied_midtrain.diagnostics.audit import audit
+from embodied_midtrain.diagnostics.given import Given
 from embodied_midtrain.features.extract import embed
-from embodied_midtrain.gap.measure import measure_gap
+from embodied_midtrain.gap.measure import measure_gap, source_groups
 from embodied_midtrain.midtraining.midtrain import midtrain
 from embodied_midtrain.policies.finetune import finetune
 from embodied_midtrain.policies.opening import load_actor
@@ -104,13 +106,27 @@ class Run:
 
     def gap(self) -> None:
         config = self.seeded(self.recipe.gap)
-        measure_gap(self.layout.gap, config, pool=self.features("pool"), target=self.features("target"))
+        groups = source_groups(self.pool_path())
+        measure_gap(self.layout.gap, config, pool=self.features("pool"), target=self.features("target"), groups=groups)
 
     def select(self, name: str) -> None:
         config = self.seeded(self.recipe.select)
         of = "target-other-prompt" if name == "other-prompt" else "target"
         config = replace(config, selector="random" if name == "random" else "estimator")
         select(self.layout.selection(name), config, pool=self.features("pool"), target=self.features(of))
+
+    def audit(self) -> None:
+        skips = Skips()
+        given = Given(
+            selection=Artifact.open(self.layout.selection("estimator"), "select"),
+            others={"other-prompt": Artifact.open(self.layout.selection("other-prompt"), "select")},
+            samples=open_pool(self.pool_path(), images=self.recipe.data.images, skips=skips),
+            samples_skips=skips,
+            robots=open_robots(self.target_path(), Skips()),
+            backbone=self.backbone(self.recipe.backbone),
+        )
+        config = self.seeded(self.recipe.audit)
+        audit(self.layout.audit, config, pool=self.features("pool"), target=self.features("target"), given=given)
 
     # -- variants ----------------------------------------------------------------------------------------------------
 
@@ -158,6 +174,7 @@ def stages(run: Run) -> list[tuple[str, Callable[[], None]]]:
     wanted = {variant.midtrain_on for variant in recipe.variants} - {"nothing"} | {"estimator"}
     names = [*sorted(wanted), "other-prompt"]
     rows += [(f"select {name}", partial(run.select, name)) for name in names]
+    rows.append(("audit", run.audit))
     for stage, work in (("midtrain", run.midtrain), ("finetune", run.finetune), ("rollout", run.rollout)):
         for variant in recipe.variants:
             if stage != "midtrain" or variant.midtrain_on != "nothing":
