@@ -39,7 +39,7 @@ def test_traits_come_from_the_headers() -> None:
     Image.new("RGB", (30, 20)).save(data, "PNG")
     turns = (Turn("user", "What?"), Turn("assistant", "This."))
     # What follows the header is cut off: nothing is decoded.
-    sample = Sample("s", "1", (Picture(data.getvalue()[:40]),), turns)
+    sample = Sample("s", "1", (Picture(data.getvalue()[:-20]),), turns)
     assert traits_of(sample) == Traits("What?\nThis.", ((30, 20),))
     with pytest.raises(BadSample, match="broken image"):
         traits_of(Sample("s", "1", (Picture(b"no image"),), turns))

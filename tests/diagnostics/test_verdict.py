@@ -19,7 +19,7 @@ GOOD = Figures(
         ({"leaks": 2}, "leaks"),
         ({"full": 0.6}, "pool and target look alike"),
         ({"sized": 0.4}, "partly a shortcut: image size"),
-        ({"sized": 0.4, "image": 0.6}, "shortcut: image size"),
+        ({"sized": 0.4, "image": 0.6, "text": 0.6}, "shortcut: image size"),
         ({"sized": None}, "partly a shortcut: image size"),
         ({"other_prompt": 0.2}, "partly a shortcut: text"),
         ({"worded": 0.2, "blank": 0.9}, "partly a shortcut: text"),

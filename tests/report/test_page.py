@@ -30,8 +30,8 @@ from embodied_midtrain.report.view import Limits, build_view
 from .fixture import HOSTILE
 
 PARTS = (
-    "stages", "pool", "target", "estimator", "proximity", "audit", "mmd", "diversity", "selections", "midtrain", "policies",
-    "rollouts", "variants", "comparisons", "videos", "files", "provenance",
+    "stages", "pool", "target", "estimator", "proximity", "audit", "mmd", "diversity", "selections", "midtrain",
+    "policies", "rollouts", "variants", "comparisons", "videos", "files", "provenance",
 )  # fmt: skip
 
 
