@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "select": ("proximity.select:select_command", "score every sample and keep the closest"),
     "compare": ("proximity.compare:compare_command", "several selections side by side: ranks, agreement, overlap"),
     "export": ("sources.export.run:export_command", "a selection in the form of the tool that trains on it"),
+    "audit": ("diagnostics.audit:audit_command", "did the ranking find the robot's world, or a shortcut?"),
     "midtrain": ("midtraining.midtrain:midtrain_command", "train a backbone on a selection"),
     "finetune": ("policies.finetune:finetune_command", "train a policy from a backbone"),
     "rollout": ("benchmarks.rollout:rollout_command", "roll a policy out in closed loop"),

@@ -42,6 +42,7 @@ def recipe_file(folder: Path) -> Path:
         "robot_text": {"frames_per_episode": 3},
         "score": {"batch_size": 4, "part_size": 8},
         "select": {"k": 8, "estimator": {"max_steps": 30}},
+        "audit": {"pictures": 20, "frames": 20, "leak_stride": 10, "seeds": 2, "splits": 1},
         "midtrain": {**shared, "steps": 3},
         "finetune": {
             **shared,
@@ -101,6 +102,8 @@ def test_the_summary_holds_what_was_measured(whole: tuple[Recipe, Path]) -> None
     assert all(0 <= r.low <= r.successes / r.episodes <= r.high <= 1 for r in found.rollouts)
     assert all(s.state == "done" and s.seconds >= 0 and (s.peak_memory_bytes or 0) > 50_000_000 for s in found.stages)
     assert any(c.kind == "initialisation" for c in found.comparisons)
+    assert found.audit is not None and found.audit.verdict and found.audit.leaked == 0
+    assert found.audit.pictures == 24 and not found.audit.not_run
     assert (out / "report" / "report.html").stat().st_size > 20_000
     assert set(found.files.artifacts) == {name for name, p in Layout(out).artifacts(recipe).items() if p.exists()}
 

@@ -18,6 +18,11 @@ from PIL import Image, ImageDraw
 from embodied_midtrain.artifacts import open_stage
 from embodied_midtrain.report.summary import (
     Agreement,
+    AuditFacts,
+    AuditFinding,
+    AuditLeak,
+    AuditProbe,
+    AuditRanking,
     Comparison,
     Curve,
     DiversityFacts,
@@ -253,6 +258,17 @@ def _summary(table: dict, drawn: np.ndarray, rng: np.random.Generator, videos: t
             0.93,
             0.81,
             0.72,
+        ),
+        audit=AuditFacts(
+            "partly a shortcut: image size",
+            (
+                AuditFinding("text", "good", "The words alone tell the sides apart in 100 %; the ranking stays."),
+                AuditFinding("image size", "bad", "The size of the picture alone tells the sides apart in 93 %."),
+                AuditFinding("fit", "note", "The fit says: degenerate."),
+            ),
+            (AuditProbe("words alone", 1.0), AuditProbe("size of the picture alone", 0.93)),
+            (AuditRanking("the robot's prompt", 0.98, 0.96), AuditRanking("the seed (least of 5)", 0.99, None, 0.97)),
+            1, 640, 4100, (AuditLeak("tabletop", "00003", "reach-v3/demo_1/0012", 2),), ("other prompt. None given.",),
         ),
         mmd=MmdFacts(matrix_names, tuple(tuple(row) for row in matrix.tolist()), 31.2),
         diversity=DiversityFacts(1.9, 1.12, {"random": 1.88, "selected": 1.41}, "1 / E[exp(-2 |u - v|²)]"),

@@ -236,7 +236,7 @@ def test_videos_play(opened: webdriver.Chrome) -> None:
 
 def test_every_link_of_the_bar_leads_somewhere(opened: webdriver.Chrome) -> None:
     links = opened.find_elements(By.CSS_SELECTOR, "nav a")
-    assert len(links) == 9
+    assert len(links) == 10
     for link in links:
         target = opened.find_element(By.ID, link.get_attribute("href").rsplit("#", 1)[1])
         assert target.find_element(By.TAG_NAME, "h2").text

@@ -24,13 +24,14 @@ from embodied_midtrain.report.page import (
     report,
     signed,
 )
-from embodied_midtrain.report.summary import Files, Summary, Video, load_summary, save_summary
+from embodied_midtrain.report.summary import AuditLeak, Files, Summary, Video, load_summary, save_summary
 from embodied_midtrain.report.view import Limits, build_view
 
 from .fixture import HOSTILE
 
 PARTS = (
-    "stages", "pool", "target", "estimator", "proximity", "mmd", "diversity", "selections", "selectors", "midtrain",
+    "stages", "pool", "target", "estimator", "proximity", "audit", "mmd", "diversity", "selections", "selectors",
+    "midtrain",
     "policies", "rollouts", "variants", "comparisons", "videos", "files", "provenance",
 )  # fmt: skip
 
@@ -84,6 +85,13 @@ def test_only_the_pages_own_script_is_allowed(page: Path) -> None:
     assert "default-src 'none'" in policy[1] and f"script-src 'sha256-{digest}'" in policy[1]
 
 
+def test_the_audit_is_shown_with_its_verdict_first(page: Path) -> None:
+    text = page.read_text()
+    audit = text[text.index('<section id="audit"') : text.index('<section id="selection"')]
+    assert audit.index("Verdict: partly a shortcut: image size") < audit.index("look here") < audit.index("93 %")
+    assert "tabletop/00003 shows reach-v3/demo_1/0012" in audit and "Not looked at: other prompt." in audit
+
+
 def test_hostile_text_is_escaped(page: Path) -> None:
     text = page.read_text()
     assert HOSTILE not in text
@@ -102,6 +110,9 @@ def test_hostile_names_are_escaped_too(copy: Path) -> None:
         variants=tuple(dataclasses.replace(v, title=HOSTILE) for v in summary.variants),
         comparisons=tuple(dataclasses.replace(c, verdict=HOSTILE) for c in summary.comparisons),
         estimator=dataclasses.replace(summary.estimator, notes=(HOSTILE,)),
+        audit=dataclasses.replace(
+            summary.audit, verdict=HOSTILE, not_run=(HOSTILE,), leaks=(AuditLeak(HOSTILE, HOSTILE, HOSTILE, 0),)
+        ),
         provenance=dataclasses.replace(summary.provenance, recipe=HOSTILE, command=HOSTILE),
     )
     save_summary(copy, changed)

@@ -36,3 +36,11 @@ def test_a_damaged_file_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text('{"name": ')
     with pytest.raises(StageError, match="not readable JSON"):
         load_summary(tmp_path)
+
+
+def test_a_document_from_before_the_audit_is_read(tmp_path: Path) -> None:
+    make_run(tmp_path / "run")
+    values = json.loads((tmp_path / "run" / "summary.json").read_text())
+    del values["audit"]
+    (tmp_path / "run" / "summary.json").write_text(json.dumps(values))
+    assert load_summary(tmp_path / "run").audit is None

@@ -41,6 +41,10 @@ class Layout:
         return self.run / "compared"
 
     @property
+    def audit(self) -> Path:
+        return self.run / "audit"
+
+    @property
     def report(self) -> Path:
         return self.run / "report"
 
@@ -77,6 +81,7 @@ class Layout:
         named |= {f"score {name}": self.scores(name) for name in ("before", "perplexity", "text")}
         named |= {f"select {name}": self.selection(name) for name in (*recipe.selectors(), "other-prompt")}
         named |= {"compare": self.compared}
+        named |= {"audit": self.audit}
         for variant in recipe.variants:
             if variant.midtrain_on != "nothing":
                 named[f"midtrain {variant.name}"] = self.midtrained(variant.name)

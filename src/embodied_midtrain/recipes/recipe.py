@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from embodied_midtrain.benchmarks.demos import DemosConfig
 from embodied_midtrain.benchmarks.rollout import RolloutConfig
 from embodied_midtrain.config import ConfigError, load_yaml, structure
+from embodied_midtrain.diagnostics.audit import AuditConfig
 from embodied_midtrain.episodes import target_prompt
 from embodied_midtrain.features.extractor import EmbedConfig
 from embodied_midtrain.gap.measure import GapConfig
@@ -83,6 +84,7 @@ class Recipe:
     select: SelectConfig = field(default_factory=SelectConfig)
     robot_text: ActionTextConfig = field(default_factory=ActionTextConfig)
     score: ScoreConfig = field(default_factory=ScoreConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
     midtrain: MidtrainConfig = field(default_factory=MidtrainConfig)
     finetune: FinetuneConfig
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
@@ -101,7 +103,7 @@ class Recipe:
             raise ConfigError(f"variants must have different names, not {names}")
         if bad := [n for n in names if not n.replace("-", "").replace("_", "").isalnum()]:
             raise ConfigError(f"variant names become folders: letters, digits, - and _ only, not {bad}")
-        for config in (self.demos, self.robot_text, self.midtrain, self.finetune, self.rollout):
+        for config in (self.demos, self.robot_text, self.audit, self.midtrain, self.finetune, self.rollout):
             config.check()
         target_prompt("", self.embed.prompt)
         target_prompt("", self.other_prompt)

@@ -23,8 +23,10 @@ from embodied_midtrain.backbones.opening import load_backbone
 from embodied_midtrain.benchmarks.demos import record_demos
 from embodied_midtrain.benchmarks.rollout import rollout
 from embodied_midtrain.config import parse
+from embodied_midtrain.diagnostics.audit import audit
+from embodied_midtrain.diagnostics.given import Given
 from embodied_midtrain.features.extract import embed
-from embodied_midtrain.gap.measure import measure_gap
+from embodied_midtrain.gap.measure import measure_gap, source_groups
 from embodied_midtrain.midtraining.midtrain import midtrain
 from embodied_midtrain.policies.finetune import finetune
 from embodied_midtrain.policies.opening import load_actor
@@ -108,7 +110,8 @@ class Run:
 
     def gap(self) -> None:
         config = self.seeded(self.recipe.gap)
-        measure_gap(self.layout.gap, config, pool=self.features("pool"), target=self.features("target"))
+        groups = source_groups(self.pool_path())
+        measure_gap(self.layout.gap, config, pool=self.features("pool"), target=self.features("target"), groups=groups)
 
     def select(self, name: str) -> None:
         other = name == "other-prompt"
@@ -161,6 +164,19 @@ class Run:
         names = self.recipe.selectors()
         chosen: dict[str, Artifact] = {name: Artifact.open(self.layout.selection(name), "select") for name in names}
         compare(self.layout.compared, pool=self.features("pool"), selections=chosen)
+
+    def audit(self) -> None:
+        skips = Skips()
+        given = Given(
+            selection=Artifact.open(self.layout.selection("estimator"), "select"),
+            others={"other-prompt": Artifact.open(self.layout.selection("other-prompt"), "select")},
+            samples=open_pool(self.pool_path(), images=self.recipe.data.images, skips=skips),
+            samples_skips=skips,
+            robots=open_robots(self.target_path(), Skips()),
+            backbone=self.backbone(self.recipe.backbone),
+        )
+        config = self.seeded(self.recipe.audit)
+        audit(self.layout.audit, config, pool=self.features("pool"), target=self.features("target"), given=given)
 
     # -- variants ----------------------------------------------------------------------------------------------------
 
@@ -215,6 +231,7 @@ def stages(run: Run) -> list[tuple[str, Callable[[], None]]]:
     rows += [(f"select {name}", partial(run.select, name)) for name in (*names, "other-prompt")]
     if len(names) > 1:
         rows.append(("compare", run.compare))
+    rows.append(("audit", run.audit))
     for stage, work in (("midtrain", run.midtrain), ("finetune", run.finetune), ("rollout", run.rollout)):
         for variant in recipe.variants:
             if stage != "midtrain" or variant.midtrain_on != "nothing":

@@ -25,6 +25,7 @@ from embodied_midtrain.gap.diversity import diversity
 from embodied_midtrain.gap.measure import POOL, TARGET
 from embodied_midtrain.proximity.ranking import agreement_within, spearman, variance_between
 from embodied_midtrain.proximity.select import read_selection
+from embodied_midtrain.recipes.audited import audited
 from embodied_midtrain.recipes.layout import Layout
 from embodied_midtrain.recipes.recipe import Recipe
 from embodied_midtrain.recipes.results import closed_loop
@@ -50,6 +51,7 @@ def summarise(layout: Layout, recipe: Recipe, stages: tuple[doc.StageTime, ...],
         target=_target(layout),
         estimator=_estimator(layout),
         proximity=_proximity(layout, recipe, groups),
+        audit=audited(layout.audit) if _finished(layout.audit) else None,
         mmd=_mmd(layout),
         diversity=_diversity(layout, recipe),
         selections=_selections(layout, recipe, groups),

@@ -41,6 +41,7 @@ SECTIONS = (
     ("results", "Success"),
     ("gap", "Gap"),
     ("proximity", "Proximity"),
+    ("audit", "Audit"),
     ("selection", "Selection"),
     ("gallery", "Gallery"),
     ("training", "Training"),

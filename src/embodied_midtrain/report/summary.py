@@ -127,6 +127,64 @@ class ProximityFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditFinding:
+    """One rule of the audit: its sentence, and whether it speaks for the ranking ("good"), against it, or neither."""
+
+    rule: str
+    state: Literal["good", "bad", "note"]
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditProbe:
+    """How well a probe tells pool and target apart from one thing alone: balanced accuracy on held-out rows."""
+
+    name: str
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRanking:
+    """Rank correlation with the ranking, when one thing is another: the prompt, the seed, the pictures."""
+
+    name: str
+    spearman: float
+    within: float | None = None
+    """The same inside each source."""
+    overlap: float | None = None
+    """Share of the chosen samples that both choose."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditLeak:
+    """A pool sample that shows a target frame; the hashes of both differ in `bits` of 64."""
+
+    source: str
+    id: str
+    frame: str
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFacts:
+    """Whether the ranking found the robot's world or a shortcut."""
+
+    verdict: str
+    """Such as "looks at the scene", "partly a shortcut: image size" or "leaks"."""
+    findings: tuple[AuditFinding, ...] = ()
+    probes: tuple[AuditProbe, ...] = ()
+    rankings: tuple[AuditRanking, ...] = ()
+    leaked: int | None = None
+    """Pool samples that show a target frame; None where nobody looked."""
+    pictures: int = 0
+    """Pool pictures that were compared, with so many `frames`."""
+    frames: int = 0
+    leaks: tuple[AuditLeak, ...] = ()
+    """The first of them."""
+    not_run: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class MmdFacts:
     """Pairwise maximum mean discrepancy; `matrix[i][j]` belongs to `names[i]` and `names[j]`."""
 
@@ -309,6 +367,7 @@ class Summary:
     target: TargetFacts | None = None
     estimator: EstimatorFacts | None = None
     proximity: ProximityFacts | None = None
+    audit: AuditFacts | None = None
     mmd: MmdFacts | None = None
     diversity: DiversityFacts | None = None
     selections: tuple[SelectionFacts, ...] = ()
