@@ -37,6 +37,7 @@ types: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python bench/embed.py
 	$(BIN)/python bench/demos.py
+	$(BIN)/python bench/read.py
 
 clean:
 	rm -rf $(VENV) runs

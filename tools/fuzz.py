@@ -46,6 +46,8 @@ from embodied_midtrain.sources.opening import open_pool
 WANTED = ("read", "skipped", "refused")
 PATIENCE = 20
 """Seconds for one small input."""
+MEMORY = Path("/dev/shm")
+"""Where inputs lie: on a disk, writing them takes several times as long as all the rest."""
 TURNS = 250
 """Inputs that one process reads."""
 UNCAUGHT = "UNCAUGHT"
@@ -265,7 +267,7 @@ def fuzz(name: str, count: int, seed: int, keep: Path) -> tuple[Counter[str], in
     rng = random.Random(f"{seed}:{name}")
     results: Counter[str] = Counter()
     faults = 0
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as place:
         good = Path(place) / "good"
         good.mkdir()
         opened = make(good).relative_to(good)

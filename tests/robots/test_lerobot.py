@@ -177,6 +177,9 @@ def test_a_time_between_frames_is_no_frame(written: Path) -> None:
         frames_at(video, [0.05], 0.01)
     with pytest.raises(BadEpisode, match="video too short"):
         frames_at(video, [0.0, 9.0], 0.01)
+    for never in (float("inf"), float("nan"), 1e300):
+        with pytest.raises(BadEpisode, match=r"broken video|video too short"):
+            frames_at(video, [never], 0.01)
 
 
 def tables(root: Path) -> list[Path]:

@@ -38,7 +38,8 @@ def frames_at(path: Path, times: Sequence[float], tolerance: float) -> NDArray[n
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             _collect(container, stream, [(n, times[n]) for n in order], tolerance, path, found)
-    except (av.error.FFmpegError, OSError, ValueError) as error:
+    except (av.error.FFmpegError, OSError, ValueError, ArithmeticError) as error:
+        # Arithmetic: a time that is infinite, or in units of nothing.
         if isinstance(error, BadEpisode):
             raise
         raise BadEpisode("broken video", f"{path.name}: {error}") from error
