@@ -3,9 +3,10 @@
     python -m tools.kill_stage --pool runs/quickstart/pool --target runs/quickstart/demos --out runs/killed
     python -m tools.kill_stage --pool my.jsonl --target my-robot --rows 0 --kills 3 --out runs/killed --ways ray select
 
-Each way is killed as often as `--kills` says, spread over its work; where it ends before that it begins again in a new
-folder. Every result is compared, file by file, with that of one uninterrupted run of the local engine. In the way
-"engines in turn" each life uses another engine. Exits with 1 where any file differs.
+Each way is killed as often as `--kills` says, each time at a random moment of what an uninterrupted run takes, and goes
+on until it ends; where that is too soon for all kills, it begins again in a new folder. Every result is compared, file
+by file, with that of one uninterrupted run of the local engine. In the way "engines in turn" each life uses another
+engine. Exits with 1 where any file differs.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ ENGINES = {
     "two processes": ["--devices", "cpu,cpu"],
     "ray": ["--engine", "ray"],
 }
+TURNS = "engines in turn"
 
 
 @dataclass
@@ -41,7 +43,7 @@ class Way:
     commands: list[list[str]]
     straight: Path
     seconds: float
-    """Of work, after the folder is opened, in an uninterrupted run."""
+    """Of an uninterrupted run, after the folder is opened: starting workers, then work."""
     moments: list[str] = field(default_factory=list)
     rounds: int = 0
     different: list[str] = field(default_factory=list)
@@ -104,7 +106,7 @@ def run_killed(way: Way, folder: Path, kills: int, rng: random.Random) -> None:
         while True:
             process = subprocess.Popen([*next(commands), "--out", str(out)], start_new_session=True)
             started = opened_at(process, out)
-            wait = rng.uniform(0, 1.5 * way.seconds / (kills + 1)) if len(way.moments) < kills else float("inf")
+            wait = rng.uniform(0, way.seconds) if len(way.moments) < kills else float("inf")
             while process.poll() is None and time.monotonic() - started < wait:
                 time.sleep(0.002)
             if process.poll() is None:
@@ -145,7 +147,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="compact")
     parser.add_argument("--part-size", type=int, default=16)
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--ways", nargs="*", default=[*ENGINES, "engines in turn", "select"])
+    parser.add_argument("--ways", nargs="*", default=[*ENGINES, TURNS, "select"])
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -157,9 +159,15 @@ def main() -> None:
     common = ["embed", "--backbone", args.backbone, "--part-size", str(args.part_size)]
     embed = emt(*common, "--pool", pool)
     features, target, selected = (args.out / name for name in ("features", "target", "selected"))
-    seconds = run_straight(embed, features)
-    ways = [Way(name, [embed + words], features, seconds) for name, words in ENGINES.items()]
-    ways.append(Way("engines in turn", [embed + words for words in ENGINES.values()], features, seconds))
+    run_straight(embed, features)
+    ways = []
+    for name, words in ENGINES.items():
+        if name in args.ways or (name == "ray" and TURNS in args.ways):
+            straight = args.out / f"straight-{name.replace(' ', '-')}"
+            ways.append(Way(name, [embed + words], features, run_straight(embed + words, straight)))
+            ways[-1].different += differences(features, straight)
+    if TURNS in args.ways:
+        ways.append(Way(TURNS, [embed + words for words in ENGINES.values()], features, ways[-1].seconds))
     if "select" in args.ways:
         run_straight(emt(*common, "--target", args.target), target)
         select = emt("select", "--pool", features, "--target", target, "--k", "50")
