@@ -9,6 +9,7 @@ with 1 where any artifact's files or any part of the summary differ.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -17,6 +18,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import psutil
 
 from embodied_midtrain.artifacts import Artifact
 from embodied_midtrain.recipes.layout import Layout
@@ -67,6 +70,18 @@ def stage_at_work(out: Path) -> str | None:
     return next((name for name, row in rows.items() if row["state"] == "running"), None)
 
 
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process that leads its session, and all that it started, as when a machine goes down."""
+    below = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGKILL)
+    # Ray's own processes lead sessions of their own.
+    for child in below:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    process.wait()
+    psutil.wait_procs(below, timeout=10)
+
+
 def run_killed(command: list[str], out: Path, seconds: dict[str, float], seed: int) -> dict[str, float]:
     """Run `command` again and again until it ends by itself; the second at which each stage was killed.
 
@@ -83,9 +98,7 @@ def run_killed(command: list[str], out: Path, seconds: dict[str, float], seed: i
                 stage, since = now, time.monotonic()
                 wait = rng.uniform(0.25, 0.6) * seconds.get(now or "", 0.0)
             if stage is not None and stage not in killed and time.monotonic() - since >= wait:
-                # The whole session: a stage's worker processes die with it, as when a machine goes down.
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                kill(process)
                 killed[stage] = time.monotonic() - since
                 print(f"killed in {stage} after {killed[stage]:.1f} s", flush=True)
             time.sleep(0.01)

@@ -188,3 +188,13 @@ def test_too_many_bad_rows_stop_the_run_and_are_listed(tmp_path):
     times = [path.stat().st_mtime_ns for path in kept]
     assert run(share_of("0.3")).counts["used"] == 120
     assert [path.stat().st_mtime_ns for path in kept] == times
+
+
+def test_faults_far_ahead_are_not_held_against_what_was_read(tmp_path):
+    rows = [{"id": str(n), "question": "Why?", "answer": "So."} for n in range(1600)]
+    (tmp_path / "pool.jsonl").write_text("\n".join([*map(json.dumps, rows), *["{ broken"] * 120]))
+    skips = Skips()
+    pool = open_pool(tmp_path / "pool.jsonl", skips=skips)
+    config = EmbedConfig(part_size=32, batch_size=8)
+    artifact = embed(tmp_path / "out", config, backbone=tiny.backbone("compact"), pool=pool, skips=skips, max_bad=0.1)
+    assert artifact.counts == {"used": 1600, "skipped": {"broken JSON": 120}}

@@ -75,8 +75,9 @@ def on_ray(backbone: Elsewhere, config: EmbedConfig, settings: EngineConfig, win
             max_task_retries=RESTARTS,
         )
         workers = [actor.remote(job) for _ in range(count)]
+        opened: list[Any] = []
         try:
-            yield from _through(ray, workers, windows, f"{cpus} cores and {gpus:g} GPUs")
+            yield from _through(ray, workers, opened, windows, f"{cpus} cores and {gpus:g} GPUs")
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, StageError):
                 raise StageError(str(error.cause)) from error
@@ -92,7 +93,8 @@ def on_ray(backbone: Elsewhere, config: EmbedConfig, settings: EngineConfig, win
                 "give the command again."
             ) from error
         finally:
-            for worker in workers:
+            # The others end with their handles; killed while they open, Ray would print an error for each.
+            for worker in opened:
                 ray.kill(worker)
 
 
@@ -111,6 +113,8 @@ def connected(ray: Any, address: str) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # By default Ray's workers yield to every other process, and starve beside one that is as busy as they are.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     where = address or os.environ.get("RAY_ADDRESS", "") or "local"
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if where == "local":
@@ -156,10 +160,10 @@ def shares(total: dict[str, float], least: int, settings: EngineConfig) -> tuple
     return settings.workers or max(1, min(fit, int(have_gpus / gpus)) if gpus else fit), threads, gpus
 
 
-def _through(ray: Any, workers: Sequence[Any], windows: Iterator[Window], needs: str) -> Done:
+def _through(ray: Any, workers: Sequence[Any], opened: list[Any], windows: Iterator[Window], needs: str) -> Done:
     # A worker gets windows from when it has opened its backbone; others may still wait for their node.
     running: dict[Any, tuple[Any, Window | None]] = {worker.hello.remote(): (worker, None) for worker in workers}
-    opened, told, ended = False, False, False
+    told, ended = False, False
     while not ended or any(window is not None for _, window in running.values()):
         ready, _ = ray.wait(list(running), num_returns=1, timeout=PATIENCE)
         if not (ready or opened or told):
@@ -168,7 +172,8 @@ def _through(ray: Any, workers: Sequence[Any], windows: Iterator[Window], needs:
         for reference in ready:
             worker, window = running.pop(reference)
             result = ray.get(reference)
-            opened = True
+            if window is None:
+                opened.append(worker)
             for _ in range(_HELD if window is None else 1):
                 following = next(windows, None)
                 if following is None:

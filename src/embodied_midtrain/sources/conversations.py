@@ -49,10 +49,11 @@ class ConversationPool(FilePool):
             for place in self.files:
                 local = place.local
                 digest.update(file_sha256(local).encode() if local is not None else b"")
-            for sample in self:
-                for picture in sample.pictures:
-                    if picture.path is not None:
-                        stat = Path(picture.path).stat()
-                        digest.update(f"{stat.st_size} {stat.st_mtime_ns}\n".encode())
+            # Faults are noted when the samples are read: whoever judges their share compares it with what was read.
+            samples = (sample for place in self.files for sample in self._samples(place, noting=False))
+            for picture in (picture for sample in samples for picture in sample.pictures):
+                if picture.path is not None:
+                    stat = Path(picture.path).stat()
+                    digest.update(f"{stat.st_size} {stat.st_mtime_ns}\n".encode())
             self._fingerprint = digest.hexdigest()[:16]
         return self._fingerprint

@@ -87,7 +87,7 @@ class FilePool(ABC):
                 break
         return found
 
-    def _samples(self, place: Place, *, lazily: bool = False) -> Iterator[Sample]:
+    def _samples(self, place: Place, *, lazily: bool = False, noting: bool = True) -> Iterator[Sample]:
         label = self._labels[place]
         maker = replace(self.maker, prefix=f"{label}/" if label else "")
         seen: set[int] = set()
@@ -102,7 +102,7 @@ class FilePool(ABC):
                     sample = replace(sample, id=f"{sample.id}#{record.name or record.place}")
             except BadSample as error:
                 mark = (place.text, record.place)
-                if mark not in self._noted:
+                if noting and mark not in self._noted:
                     self._noted.add(mark)
                     self._skips.add(error.reason, f"{place.name} {record.place}", error.detail)
                 continue
