@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "gap": ("gap.measure:gap_command", "how far pool and target are apart: MMD, diversity, map"),
     "select": ("proximity.select:select_command", "score every sample and keep the closest"),
     "export": ("sources.export.run:export_command", "a selection in the form of the tool that trains on it"),
+    "explore": ("explore.explore:explore_command", "pool, selection and robot frames on a map, in the browser"),
     "midtrain": ("midtraining.midtrain:midtrain_command", "train a backbone on a selection"),
     "finetune": ("policies.finetune:finetune_command", "train a policy from a backbone"),
     "rollout": ("benchmarks.rollout:rollout_command", "roll a policy out in closed loop"),
