@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("proximity.compare:compare_command", "several selections side by side: ranks, agreement, overlap"),
     "export": ("sources.export.run:export_command", "a selection in the form of the tool that trains on it"),
     "audit": ("diagnostics.audit:audit_command", "did the ranking find the robot's world, or a shortcut?"),
+    "explore": ("explore.explore:explore_command", "pool, selection and robot frames on a map, in the browser"),
     "midtrain": ("midtraining.midtrain:midtrain_command", "train a backbone on a selection"),
     "finetune": ("policies.finetune:finetune_command", "train a policy from a backbone"),
     "rollout": ("benchmarks.rollout:rollout_command", "roll a policy out in closed loop"),
