@@ -5,11 +5,16 @@ One pass over the store; memory is two bytes for each row that there is, and the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from embodied_midtrain.artifacts import StageError
 from embodied_midtrain.features.store import FeatureStore, FeatureTable
+
+BLOCK = 1 << 20
+"""Rows whose sources are looked at together."""
 
 
 def source_codes(store: FeatureStore) -> tuple[list[str], NDArray[np.uint16]]:
@@ -40,12 +45,34 @@ def draw_places(places: NDArray[np.int64], count: int, seed: int) -> NDArray[np.
     return np.sort(np.random.default_rng(seed).choice(places, count, replace=False))
 
 
+def draw_of(codes: NDArray[np.uint16], sources: Sequence[int], count: int, seed: int) -> NDArray[np.int64]:
+    """Places of at most `count` rows of these sources, drawn without replacement, in rising order.
+
+    Memory is that of the draw, however many rows the sources have.
+    """
+    member = np.zeros(np.iinfo(np.uint16).max + 1, bool)
+    member[list(sources)] = True
+    blocks = range(0, len(codes), BLOCK)
+    total = sum(int(member[codes[at : at + BLOCK]].sum()) for at in blocks)
+    if total <= count:
+        chosen = np.arange(total)
+    else:
+        chosen = np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
+    found, seen = [np.zeros(0, np.int64)], 0
+    for at in blocks:
+        own = np.flatnonzero(member[codes[at : at + BLOCK]])
+        low, high = np.searchsorted(chosen, [seen, seen + len(own)])
+        found.append(at + own[chosen[low:high] - seen])
+        seen += len(own)
+    return np.concatenate(found)
+
+
 def draw_rows(store: FeatureStore, count: int, seed: int) -> FeatureTable:
     """At most `count` finite rows of a store, drawn without replacement, in its order."""
-    rng = np.random.default_rng(seed)
-    chosen = np.arange(store.rows)
     if count < store.rows:
-        chosen = np.sort(rng.choice(store.rows, count, replace=False))
+        chosen = np.sort(np.random.default_rng(seed).choice(store.rows, count, replace=False))
+    else:
+        chosen = np.arange(store.rows)
     table = take_rows(store, chosen)
     finite = np.isfinite(table.features).all(axis=1)
     return FeatureTable(table.sources[finite], table.ids[finite], table.features[finite])

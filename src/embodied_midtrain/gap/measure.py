@@ -23,7 +23,7 @@ from embodied_midtrain.artifacts import (
     read_json,
     write_json,
 )
-from embodied_midtrain.features.drawing import draw_places, source_codes, take_rows
+from embodied_midtrain.features.drawing import draw_of, draw_places, source_codes, take_rows
 from embodied_midtrain.features.matching import check_same_space
 from embodied_midtrain.features.splits import episodes_of, one_of_each
 from embodied_midtrain.features.store import FeatureStore, FeatureTable, open_features
@@ -152,13 +152,12 @@ def _draw(run: StageRun, store: FeatureStore, config: GapConfig, whole: str, gro
     counts = np.bincount(codes, minlength=len(names))
     most = config.most_tasks if whole == TARGET else len(names)
     shown = sorted(np.argsort(-counts, kind="stable")[:most].tolist())
-    wanted = {names[n]: np.flatnonzero(codes == n) for n in shown}
+    wanted = {names[n]: [n] for n in shown}
     for group in sorted({groups[name] for name in names if name in groups}):
-        members = [n for n, name in enumerate(names) if groups.get(name) == group]
-        wanted[GROUP + group] = np.flatnonzero(np.isin(codes, members))
-    wanted[whole] = np.arange(store.rows)
-    drawn = {name: draw_places(places, config.rows_per_group, config.seed) for name, places in wanted.items()}
-    on_map = draw_places(wanted[whole], config.map_points, config.seed + 1)
+        wanted[GROUP + group] = [n for n, name in enumerate(names) if groups.get(name) == group]
+    wanted[whole] = list(range(len(names)))
+    drawn = {name: draw_of(codes, own, config.rows_per_group, config.seed) for name, own in wanted.items()}
+    on_map = draw_of(codes, wanted[whole], config.map_points, config.seed + 1)
     places = np.unique(np.concatenate([*drawn.values(), on_map]))
     table = take_rows(store, places)
     finite = np.isfinite(table.features).all(axis=1)
