@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,8 +27,8 @@ MOST_THREADS = 4
 """Of a worker on CPUs: more workers with fewer threads compute more."""
 PATIENCE = 60
 """Seconds without any worker before the user is told what is waited for."""
-RESTARTS = 3
-"""Times a worker that died with its node is started again elsewhere, its windows with it."""
+LOSSES = 3
+"""Times that a worker may be lost, for each that was wanted, before the run stops."""
 _HELD = 2
 
 
@@ -67,17 +68,10 @@ def on_ray(backbone: Elsewhere, config: EmbedConfig, settings: EngineConfig, win
     with connected(ray, settings.address):
         count, cpus, gpus = shares(ray.cluster_resources(), _least_cores(ray), settings)
         job = Job(backbone, config, cpus, settings.decoders)
-        actor = ray.remote(RayWorker).options(
-            num_cpus=cpus,
-            num_gpus=gpus,
-            max_concurrency=_HELD,
-            max_restarts=RESTARTS,
-            max_task_retries=RESTARTS,
-        )
-        workers = [actor.remote(job) for _ in range(count)]
-        opened: list[Any] = []
+        actor = ray.remote(RayWorker).options(num_cpus=cpus, num_gpus=gpus, max_concurrency=_HELD)
+        crew = Crew(ray, lambda: actor.remote(job), count, f"{cpus} cores and {gpus:g} GPUs")
         try:
-            yield from _through(ray, workers, opened, windows, f"{cpus} cores and {gpus:g} GPUs")
+            yield from crew.work(windows)
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, StageError):
                 raise StageError(str(error.cause)) from error
@@ -89,13 +83,11 @@ def on_ray(backbone: Elsewhere, config: EmbedConfig, settings: EngineConfig, win
                     "embodied-midtrain on every node."
                 ) from error
             raise StageError(
-                f"Ray workers were lost {RESTARTS + 1} times ({_last_line(error)}). What was finished is kept: "
+                f"{crew.lost} Ray workers were lost, the last one so: {_last_line(error)} What was finished is kept: "
                 "give the command again."
             ) from error
         finally:
-            # The others end with their handles; killed while they open, Ray would print an error for each.
-            for worker in opened:
-                ray.kill(worker)
+            crew.dismiss()
 
 
 def _last_line(error: Exception) -> str:
@@ -124,7 +116,8 @@ def connected(ray: Any, address: str) -> Iterator[None]:
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         raise StageError(
             f"no Ray cluster answers at {where} ({_last_line(error)}): start one with 'ray start --head', give its "
-            "--address, or leave it out to use this machine alone."
+            "--address, or leave it out to use this machine alone. A cluster with a token wants it here too "
+            "(RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH)."
         ) from error
     try:
         yield
@@ -160,30 +153,90 @@ def shares(total: dict[str, float], least: int, settings: EngineConfig) -> tuple
     return settings.workers or max(1, min(fit, int(have_gpus / gpus)) if gpus else fit), threads, gpus
 
 
-def _through(ray: Any, workers: Sequence[Any], opened: list[Any], windows: Iterator[Window], needs: str) -> Done:
-    # A worker gets windows from when it has opened its backbone; others may still wait for their node.
-    running: dict[Any, tuple[Any, Window | None]] = {worker.hello.remote(): (worker, None) for worker in workers}
-    told, ended = False, False
-    while not ended or any(window is not None for _, window in running.values()):
-        ready, _ = ray.wait(list(running), num_returns=1, timeout=PATIENCE)
-        if not (ready or opened or told):
-            console.print(f"waiting for a Ray worker: each needs {needs}, and a backbone takes its time to load")
-            told = True
-        for reference in ready:
-            worker, window = running.pop(reference)
-            result = ray.get(reference)
-            if window is None:
-                opened.append(worker)
-            for _ in range(_HELD if window is None else 1):
-                following = next(windows, None)
-                if following is None:
-                    ended = True
-                    break
-                items = [item.packed() for item in following.items]
-                running[worker.embed.remote(items)] = (worker, following)
-            if window is not None:
-                _refuse_unreachable(window, result)
-                yield window, result
+class Crew:
+    """Workers on a cluster. One that is lost with its node is replaced, and its windows are done again.
+
+    Ray's own retries are not used: they are spent within seconds on a node that does not answer any more.
+
+    Args:
+        hire: starts a worker, where and when there is room for it.
+        needs: of a worker, in words.
+    """
+
+    def __init__(self, ray: Any, hire: Callable[[], Any], count: int, needs: str) -> None:
+        self.lost = 0
+        self._ray = ray
+        self._hire = hire
+        self._needs = needs
+        self._most_lost = LOSSES * count
+        self._opened: list[Any] = []
+        self._running: dict[Any, tuple[Any, Window | None]] = {}
+        """Calls, their worker and window; none while it opens its backbone: it gets windows from then on."""
+        self._again: list[Window] = []
+        self._ended = False
+        for _ in range(count):
+            self._start()
+
+    def _start(self) -> None:
+        worker = self._hire()
+        self._running[worker.hello.remote()] = (worker, None)
+
+    def work(self, windows: Iterator[Window]) -> Done:
+        """Raises: RayError, StageError."""
+        told = False
+        while not self._ended or self._again or any(window is not None for _, window in self._running.values()):
+            ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=PATIENCE)
+            if not (ready or self._opened or told):
+                console.print(f"waiting for a Ray worker: each needs {self._needs}, and a backbone takes time to load")
+                told = True
+            for reference in ready:
+                # Calls of a worker that was lost have gone with it.
+                worker, window = self._running.pop(reference, (None, None))
+                if worker is None:
+                    continue
+                try:
+                    result = self._ray.get(reference)
+                except self._ray.exceptions.RayTaskError:
+                    raise
+                except self._ray.exceptions.RayError as error:
+                    self._replace(worker, window, error)
+                    self._feed(windows)
+                    continue
+                if window is None:
+                    self._opened.append(worker)
+                self._feed(windows)
+                if window is not None:
+                    _refuse_unreachable(window, result)
+                    yield window, result
+
+    def _feed(self, windows: Iterator[Window]) -> None:
+        """Give every worker as many windows as it may hold; those of a lost worker first."""
+        held = Counter(id(worker) for worker, _ in self._running.values())
+        for worker in self._opened:
+            for _ in range(_HELD - held[id(worker)]):
+                window = self._again.pop() if self._again else next(windows, None)
+                if window is None:
+                    self._ended = True
+                    return
+                items = [item.packed() for item in window.items]
+                self._running[worker.embed.remote(items)] = (worker, window)
+
+    def _replace(self, worker: Any, window: Window | None, error: Exception) -> None:
+        self.lost += 1
+        if self.lost > self._most_lost or "No module named" in str(error):
+            raise error
+        others = [reference for reference, (other, _) in self._running.items() if other is worker]
+        windows = [window, *(self._running.pop(reference)[1] for reference in others)]
+        self._again += [one for one in windows if one is not None]
+        self._opened = [one for one in self._opened if one is not worker]
+        console.print(f"a Ray worker was lost; its windows are done again ({_last_line(error)})", highlight=False)
+        self._start()
+
+    def dismiss(self) -> None:
+        # Those that still open end with their handles; killed, Ray would print an error for each.
+        for worker in self._opened:
+            self._ray.kill(worker)
+        self._running.clear()
 
 
 UNREAD = ("missing image", "unreadable image")
