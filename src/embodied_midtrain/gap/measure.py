@@ -108,6 +108,9 @@ def gap_command(pool: Path, target: Path, out: Path, config: GapConfig = GapConf
     )
     mmd = read_json(artifact.file("mmd.json"))
     last = mmd["names"].index(TARGET)
-    print(f"squared MMD to the target (Gaussian kernel, sigma {mmd['sigma']:.3g} by the median heuristic):")
+    print(f"squared MMD to the target, 0 where nothing differs (Gaussian kernel, sigma {mmd['sigma']:.3g}):")
     pairs = sorted(zip(mmd["matrix"][last], mmd["names"], strict=True))
-    print("\n".join(f"  {value:8.4f}  {name}" for value, name in pairs if name != TARGET))
+    own = [pair for pair in pairs if pair[1].startswith(f"{TARGET}: ")]
+    print("\n".join(f"  {value:8.4f}  {name}" for value, name in pairs if name != TARGET and (value, name) not in own))
+    print("the target's own groups to the whole of it, for comparison:")
+    print("\n".join(f"  {value:8.4f}  {name.removeprefix(f'{TARGET}: ')}" for value, name in own))
