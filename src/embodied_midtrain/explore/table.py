@@ -114,10 +114,13 @@ def frames_of(robots: Robots, keys: Sequence[Key], side: int) -> dict[Key, tuple
         wanted.setdefault((task, name), []).append(int(index))
     found: dict[Key, tuple[str, bytes]] = {}
     for episode in robots:
-        for number in wanted.get((episode.task, episode.id), ()):
-            if number < len(episode.frames):
-                frame = Image.fromarray(np.asarray(episode.frames[number]))
-                found[episode.task, f"{episode.id}/{number:04d}"] = (episode.instruction, small(frame, side))
+        numbers = [n for n in wanted.get((episode.task, episode.id), ()) if n < len(episode.frames)]
+        if not numbers:
+            continue
+        # All of an episode at once: a video is decoded from a key frame on.
+        for number, frame in zip(numbers, episode.frames[np.array(numbers)], strict=True):
+            name = f"{episode.id}/{number:04d}"
+            found[episode.task, name] = (episode.instruction, small(Image.fromarray(frame), side))
     return found
 
 

@@ -255,13 +255,18 @@ def gap_command(
     mmd = read_json(artifact.file("mmd.json"))
     last = mmd["names"].index(TARGET)
     print(
-        f"squared MMD to the target (Gaussian kernel, sigma {mmd['sigma']:.3g} by the median heuristic), its p-value,"
+        f"squared MMD to the target, 0 where nothing differs (Gaussian kernel, sigma {mmd['sigma']:.3g} by the median "
+        "heuristic), its p-value,"
     )
     print("and the proxy A-distance (0: a probe cannot tell them apart; 2: it never errs):")
-    for value, name in sorted(zip(mmd["matrix"][last], mmd["names"], strict=True)):
-        if name != TARGET:
+    pairs = sorted(zip(mmd["matrix"][last], mmd["names"], strict=True))
+    own = [pair for pair in pairs if pair[1].startswith(f"{TARGET}: ")]
+    for value, name in pairs:
+        if name != TARGET and (value, name) not in own:
             tested, probed = mmd["p_values"].get(name), mmd["a_distance"].get(name)
             p = f"p {tested['p']:.3f}" if tested else ""
             distance = f"{probed['a_distance']:.2f}" if probed else ""
             print(f"  {value:8.4f}  {p:<9}{distance:<6}{name}")
+    print("the target's own groups to the whole of it, for comparison:")
+    print("\n".join(f"  {value:8.4f}  {name.removeprefix(f'{TARGET}: ')}" for value, name in own))
     print(f"p-values: {mmd['p_assumes']}")
