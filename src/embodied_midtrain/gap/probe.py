@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from embodied_midtrain.features.scaling import balanced_scale
 from embodied_midtrain.features.splits import folds
 
 RIDGE = 1e-2
@@ -87,12 +88,8 @@ def _share(odds: NDArray[np.float32], sign: int) -> float:
 def fit_linear(negative: NDArray[np.float32], positive: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
     """Ridge logistic regression on standardised rows, both sides weighing the same: weights [dim] and bias for rows
     as they are."""
-    mean = (negative.mean(0, dtype=np.float64) + positive.mean(0, dtype=np.float64)) / 2
-    spread = (negative.var(0, dtype=np.float64) + positive.var(0, dtype=np.float64)) / 2
-    spread += ((negative.mean(0, dtype=np.float64) - positive.mean(0, dtype=np.float64)) / 2) ** 2
-    # What is constant says nothing and must not blow up.
-    std = np.where(spread > 1e-12, np.sqrt(spread), 1.0)
-    rows = torch.from_numpy(((np.concatenate([negative, positive]) - mean) / std).astype(np.float32))
+    mean, std = balanced_scale(negative, positive)
+    rows = torch.from_numpy((np.concatenate([negative, positive]) - mean) / std)
     sign = torch.cat([-torch.ones(len(negative)), torch.ones(len(positive))])
     share = torch.cat([torch.full((len(side),), 0.5 / len(side)) for side in (negative, positive)])
     weight = torch.zeros(rows.shape[1] + 1, requires_grad=True)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from embodied_midtrain.features.scaling import balanced_scale
 from embodied_midtrain.proximity.scoring import in_float32
 
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -96,11 +97,9 @@ def fit_ratio(
     if min(len(pool), len(target)) < FOLDS:
         raise ValueError(f"{len(pool)} rows of the pool and {len(target)} of the target: at least {FOLDS} are needed")
     rng = np.random.default_rng(seed)
-    a, b = (side[rng.permutation(len(side))[: config.rows]].astype(np.float64) for side in (pool, target))
-    mean = (a.mean(0) + b.mean(0)) / 2
-    std = np.sqrt((((a - mean) ** 2).mean(0) + ((b - mean) ** 2).mean(0)) / 2)
-    std = np.maximum(std, max(1e-3 * float(np.median(std)), 1e-8))
-    far, near = (torch.from_numpy((side - mean) / std) for side in (a, b))
+    a, b = (side[rng.permutation(len(side))[: config.rows]] for side in (pool, target))
+    mean, std = balanced_scale(a, b)
+    far, near = (torch.from_numpy((side - mean) / std).double() for side in (a, b))
     half = config.centres // 2
     centres = torch.cat([near[:half], far[:half]])
     scale = max(float(torch.cdist(far[:1000], centres).median()), 1e-8)
@@ -119,8 +118,8 @@ def fit_ratio(
     folds = _moments(far, near, centres, width, config.relative)
     alpha = _solve(folds, range(FOLDS), ridge)
     return Ratio(
-        mean.astype(np.float32),
-        std.astype(np.float32),
+        mean,
+        std,
         centres.numpy(),
         alpha.numpy(),
         width,

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from embodied_midtrain.artifacts import StageError
+from embodied_midtrain.features.scaling import balanced_scale
 from embodied_midtrain.features.splits import held_out_episodes
 from embodied_midtrain.features.store import FeatureTable
 from embodied_midtrain.proximity.calibration import (
@@ -143,24 +144,19 @@ def fit_estimator(pool: FeatureTable, target: FeatureTable, config: EstimatorCon
     pool_valid[rng.permutation(len(pool))[: max(1, round(config.held_out * len(pool)))]] = True
     target_valid = held_out_episodes(target, config.held_out, rng)
 
-    negatives, positives = pool.features[~pool_valid], target.features[~target_valid]
-    mean = (negatives.mean(0, dtype=np.float64) + positives.mean(0, dtype=np.float64)) / 2
-    spread = (negatives.var(0, dtype=np.float64) + positives.var(0, dtype=np.float64)) / 2
-    spread += ((negatives.mean(0, dtype=np.float64) - positives.mean(0, dtype=np.float64)) / 2) ** 2
-    # A floor under every denominator: a constant dimension says nothing and must not blow up.
-    std = np.sqrt(spread)
-    std = np.maximum(std, max(1e-3 * float(np.median(std)), 1e-8))
+    negatives, positives = np.flatnonzero(~pool_valid), np.flatnonzero(~target_valid)
+    mean, std = balanced_scale(pool.features[negatives], target.features[positives])
 
     def scaled(rows: NDArray[np.float32]) -> torch.Tensor:
-        return torch.from_numpy(((rows - mean) / std).astype(np.float32))
+        return torch.from_numpy((rows - mean) / std)
 
-    x_neg, x_pos = scaled(negatives), scaled(positives)
+    # Only what a step looks at is scaled: the whole again would cost more than all steps together.
     v_neg, v_pos = scaled(pool.features[pool_valid]), scaled(target.features[target_valid])
-    tasks = target.sources[~target_valid]
+    tasks = target.sources[positives]
     by_task = np.argsort(tasks, kind="stable")
     _, starts, counts = np.unique(tasks[by_task], return_index=True, return_counts=True)
 
-    layer, last = _network(x_neg.shape[1], config, seed)
+    layer, last = _network(len(mean), config, seed)
     optimiser = torch.optim.Adam(layer.parameters(), lr=config.lr)
     half = config.batch_size // 2
     wanted = torch.cat([torch.zeros(half), torch.ones(half)])
@@ -169,7 +165,8 @@ def fit_estimator(pool: FeatureTable, target: FeatureTable, config: EstimatorCon
     for _ in range(config.max_steps):
         task = rng.integers(0, len(counts), half)
         pos = by_task[starts[task] + (rng.random(half) * counts[task]).astype(int)]
-        batch = torch.cat([x_neg[rng.integers(0, len(x_neg), half)], x_pos[pos]])
+        neg = negatives[rng.integers(0, len(negatives), half)]
+        batch = scaled(np.concatenate([pool.features[neg], target.features[positives[pos]]]))
         loss = torch.nn.functional.binary_cross_entropy_with_logits(layer(batch).squeeze(1), wanted)
         optimiser.zero_grad()
         loss.backward()
@@ -186,8 +183,8 @@ def fit_estimator(pool: FeatureTable, target: FeatureTable, config: EstimatorCon
     is_target = np.arange(len(logits)) >= len(v_neg)
     _, numbers = fit_calibration(config.calibration, logits, is_target)
     fitted = Estimator(
-        mean.astype(np.float32),
-        std.astype(np.float32),
+        mean,
+        std,
         [(part.weight.detach().numpy().copy(), part.bias.detach().numpy().copy()) for part in last],
         numbers,
         accuracy,
