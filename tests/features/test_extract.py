@@ -71,6 +71,8 @@ def test_broken_pictures_are_counted_and_the_rest_goes_on(tmp_path: Path) -> Non
     assert artifact.counts == {"used": 7, "skipped": {"broken image": 2}}
     rows = [json.loads(line) for line in (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()]
     assert [row["where"] for row in rows] == ["s/002", "s/008"]
+    progress = json.loads((tmp_path / "out" / "logs" / "progress.json").read_text())
+    assert (progress["rows"], progress["skipped"], progress["total"]) == (7, 2, None)
 
 
 def test_an_interrupted_run_ends_like_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,7 +97,7 @@ def embed(
             todo = book.todo(stretches, config.part_size)
             for window, embedded in run_windows(backbone, config, engine, todo):
                 book.commit(window, embedded)
-            book.judge()
+            book.close()
         if not book.used:
             why = Skips([row for record in run.parts() for row in record["skipped"]]).summary()
             raise StageError(
@@ -180,6 +180,11 @@ class Book:
             writers[f"shard-{window.key}.parquet"] = lambda path: write_shard(path, kept, features)
         self._count(self._run.commit_part(window.key, {"used": len(kept)}, writers, skips))
         self._bar.say(self._pace.add(len(window.items), self.used, self.bad))
+        self.judge()
+
+    def close(self) -> None:
+        """Raises: as `judge`."""
+        self._pace.write(self.used, self.bad)
         self.judge()
 
     def judge(self) -> None:

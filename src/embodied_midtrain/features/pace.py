@@ -30,12 +30,17 @@ class Pace:
 
     def add(self, computed: int, used: int, skipped: int) -> str:
         """Count `computed` more rows; a line for the bar."""
-        now = time.monotonic()
         self._computed += computed
-        rate = self._computed / max(1e-9, now - self._started)
-        left = None if self._total is None else max(0, self._total - used - skipped) / rate
-        if now - self._written >= 1:
-            self._written = now
-            facts = Progress(used, skipped, round(rate, 2), self._total, None if left is None else round(left, 1))
-            write_json(self._path, asdict(facts))
+        rate = self._computed / max(1e-9, time.monotonic() - self._started)
+        if time.monotonic() - self._written >= 1:
+            self.write(used, skipped)
         return f"{rate:.1f} rows/s, {skipped} skipped"
+
+    def write(self, used: int, skipped: int) -> None:
+        """Write where it stands now."""
+        self._written = time.monotonic()
+        rate = self._computed / max(1e-9, self._written - self._started)
+        left = None
+        if self._total is not None and rate:
+            left = round(max(0, self._total - used - skipped) / rate, 1)
+        write_json(self._path, asdict(Progress(used, skipped, round(rate, 2), self._total, left)))

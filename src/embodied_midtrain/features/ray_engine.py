@@ -105,6 +105,8 @@ def connected(ray: Any, address: str) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # When one worker fails, the others' tracebacks say the same again.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     # By default Ray's workers yield to every other process, and starve beside one that is as busy as they are.
     os.environ.setdefault("RAY_worker_niceness", "0")
     where = address or os.environ.get("RAY_ADDRESS", "") or "local"
