@@ -62,9 +62,7 @@ def main() -> None:
         floor.append(time.perf_counter() - started)
     a, b, c = (statistics.median(seconds) for seconds in (ours, theirs, floor))
     print(f"{options.rows} x {options.dim} and {options.rows // 5} of the target, float32")
-    print(
-        f"ours       {a:7.2f} s   ({fitted.steps} steps, accuracy {fitted.accuracy:.1%}, stopped by {fitted.stopped_by})"
-    )
+    print(f"ours       {a:7.2f} s   ({fitted.steps} steps, stopped by {fitted.stopped_by})")
     print(f"peer       {b:7.2f} s   (scikit-learn, logistic regression)")
     print(f"ratio      {b / a:7.2f}")
     print(f"floor      {c:7.2f} s   (reading every row once)")

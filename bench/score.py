@@ -48,7 +48,11 @@ def weights(dim: int) -> np.ndarray:
 
 def ours(folder: Path, dim: int, k: int) -> float:
     store = FeatureStore(folder, tuple(Shard.open(path) for path in sorted(folder.glob("*.parquet"))))
-    scorer = Estimator(np.zeros(dim, np.float32), np.ones(dim, np.float32), weights(dim), 0.0, 1.0, 1, "", [])
+    layers = [(weights(dim)[None], np.zeros(1, np.float32))]
+    nothing = float("nan")
+    scorer = Estimator(
+        np.zeros(dim, np.float32), np.ones(dim, np.float32), layers, {}, 1.0, 1, "", [], (nothing, nothing)
+    )
     return float(top_k(score_store(scorer, store), k).sum())
 
 

@@ -219,7 +219,11 @@ class Reading:
     def __call__(self, path: Path) -> str:
         if not self.child:
             self._start()
-        os.write(self.ask, f"{path}\n".encode())
+        try:
+            os.write(self.ask, f"{path}\n".encode())
+        except BrokenPipeError:
+            # It died of the input before, after it had answered.
+            return f"CRASHED LATE ({-self.stop()})"
         ready, _, _ = select.select([self.answer], [], [], PATIENCE)
         said = os.read(self.answer, 1) if ready else b""
         self.turns -= 1
