@@ -1,0 +1,225 @@
+"""The stages of a recipe: what each is made from, where it lies, and in which order they come."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from embodied_midtrain.artifacts import Artifact, Skips
+from embodied_midtrain.backbones.backbone import Backbone
+from embodied_midtrain.backbones.opening import load_backbone
+from embodied_midtrain.benchmarks.demos import record_demos
+from embodied_midtrain.benchmarks.rollout import rollout
+from embodied_midtrain.diagnostics.audit import audit
+from embodied_midtrain.diagnostics.given import Given
+from embodied_midtrain.features.extract import embed
+from embodied_midtrain.gap.measure import measure_gap, source_groups
+from embodied_midtrain.midtraining.midtrain import midtrain
+from embodied_midtrain.policies.finetune import finetune
+from embodied_midtrain.policies.opening import load_actor
+from embodied_midtrain.proximity.compare import compare
+from embodied_midtrain.proximity.score import score
+from embodied_midtrain.proximity.select import select
+from embodied_midtrain.proximity.selectors import GIVEN
+from embodied_midtrain.recipes.layout import Layout
+from embodied_midtrain.recipes.meter import Meter
+from embodied_midtrain.recipes.recipe import Recipe, Variant
+from embodied_midtrain.robots.action_text import robots_as_text
+from embodied_midtrain.robots.opening import open_robots
+from embodied_midtrain.sources.opening import open_pool
+from embodied_midtrain.sources.registry.build import build_pool
+
+
+@dataclass
+class Run:
+    """A recipe on its way: where things lie, what is timed, the backbone that is at hand."""
+
+    recipe: Recipe
+    layout: Layout
+    meter: Meter
+    loaded: tuple[str, Backbone] | None = None
+
+    def seeded(self, config: Any) -> Any:
+        """A stage's config with the recipe's seed added to its own."""
+        return replace(config, seed=config.seed + self.recipe.seed)
+
+    def backbone(self, name: str, random_language: int | None = None) -> Backbone:
+        """One backbone is kept at a time: several do not fit a laptop."""
+        key = f"{name} {random_language}"
+        if self.loaded is None or self.loaded[0] != key:
+            self.loaded = None
+            gc.collect()
+            self.loaded = (key, load_backbone(name, random_language=random_language))
+        return self.loaded[1]
+
+    # -- data --------------------------------------------------------------------------------------------------------
+
+    def pool(self) -> None:
+        if self.recipe.data.pool is None:
+            build_pool(self.layout.pool, self.seeded(self.recipe.pool))
+
+    def demos(self) -> None:
+        if self.recipe.data.target is None:
+            record_demos(self.layout.demos, self.seeded(self.recipe.demos))
+
+    def pool_path(self) -> Path | str:
+        return self.recipe.data.pool or self.layout.pool
+
+    def target_path(self) -> Path:
+        return self.recipe.data.target or self.layout.demos
+
+    # -- proximity ---------------------------------------------------------------------------------------------------
+
+    def embed(self, of: str) -> None:
+        out, config = self.layout.features(of), self.recipe.embed
+        if of == "target-other-prompt":
+            config = replace(config, prompt=self.recipe.other_prompt)
+        skips = Skips()
+        if of == "pool":
+            pool = open_pool(self.pool_path(), images=self.recipe.data.images, skips=skips)
+            embed(out, config, backbone=self.backbone(self.recipe.backbone), pool=pool, skips=skips, total=self._rows())
+        else:
+            target = open_robots(self.target_path(), skips)
+            embed(out, config, backbone=self.backbone(self.recipe.backbone), target=target, skips=skips)
+
+    def _rows(self) -> int | None:
+        if self.recipe.data.pool is not None:
+            return None
+        return sum(source["samples"] for source in Artifact.open(self.layout.pool).counts["sources"].values())
+
+    def features(self, of: str) -> Artifact:
+        return Artifact.open(self.layout.features(of), "embed")
+
+    def gap(self) -> None:
+        config = self.seeded(self.recipe.gap)
+        groups = source_groups(self.pool_path())
+        measure_gap(self.layout.gap, config, pool=self.features("pool"), target=self.features("target"), groups=groups)
+
+    def select(self, name: str) -> None:
+        other = name == "other-prompt"
+        selector = "estimator" if other else name
+        config = replace(self.seeded(self.recipe.select), selector=selector)
+        if selector != "estimator" and config.draw == "gumbel":
+            # Not all give a ratio; the comparison is one of rankings.
+            config = replace(config, draw="top")
+        by_likelihood = name in ("perplexity", "delta-perplexity")
+        scores = self.layout.scores("perplexity" if by_likelihood else "text")
+        before = self.layout.scores("before")
+        select(
+            self.layout.selection(name),
+            config,
+            pool=self.features("pool"),
+            target=self.features("target-other-prompt" if other else "target"),
+            match=Artifact.open(self.layout.selection("estimator"), "select") if name == "matched-random" else None,
+            scores=Artifact.open(scores, "score") if name in GIVEN else None,
+            before=Artifact.open(before, "score") if name == "delta-perplexity" else None,
+        )
+
+    def robot_text(self) -> None:
+        skips = Skips()
+        robots = open_robots(self.target_path(), skips)
+        robots_as_text(self.layout.robot_text, self.recipe.robot_text, target=robots, skips=skips)
+
+    def robot_tuned(self) -> None:
+        midtrain(
+            self.layout.robot_tuned,
+            self.seeded(self.recipe.midtrain),
+            backbone=self.backbone(self.recipe.backbone),
+            pool=self.layout.robot_text,
+        )
+        self.loaded = None
+
+    def score(self, name: str) -> None:
+        skips = Skips()
+        config = replace(self.recipe.score, by="text" if name == "text" else "perplexity")
+        tuned = str(self.layout.robot_tuned / "model")
+        score(
+            self.layout.scores(name),
+            config,
+            pool=open_pool(self.pool_path(), images=self.recipe.data.images, skips=skips),
+            backbone=self.backbone({"perplexity": tuned}.get(name, self.recipe.backbone)) if name != "text" else None,
+            target=open_robots(self.target_path(), skips) if name == "text" else None,
+            skips=skips,
+        )
+
+    def compare(self) -> None:
+        names = self.recipe.selectors()
+        chosen: dict[str, Artifact] = {name: Artifact.open(self.layout.selection(name), "select") for name in names}
+        compare(self.layout.compared, pool=self.features("pool"), selections=chosen)
+
+    def audit(self) -> None:
+        skips = Skips()
+        given = Given(
+            selection=Artifact.open(self.layout.selection("estimator"), "select"),
+            others={"other-prompt": Artifact.open(self.layout.selection("other-prompt"), "select")},
+            samples=open_pool(self.pool_path(), images=self.recipe.data.images, skips=skips),
+            samples_skips=skips,
+            robots=open_robots(self.target_path(), Skips()),
+            backbone=self.backbone(self.recipe.backbone),
+        )
+        config = self.seeded(self.recipe.audit)
+        audit(self.layout.audit, config, pool=self.features("pool"), target=self.features("target"), given=given)
+
+    # -- variants ----------------------------------------------------------------------------------------------------
+
+    def midtrain(self, variant: Variant) -> None:
+        midtrain(
+            self.layout.midtrained(variant.name),
+            self.seeded(self.recipe.midtrain),
+            backbone=self.backbone(self.recipe.backbone),
+            pool=self.pool_path(),
+            images=self.recipe.data.images,
+            selection=Artifact.open(self.layout.selection(variant.midtrain_on), "select"),
+        )
+        # Training changed it in place.
+        self.loaded = None
+
+    def finetune(self, variant: Variant) -> None:
+        mixed = variant.midtrain_on != "nothing"
+        name = str(self.layout.midtrained(variant.name) / "model") if mixed else self.recipe.backbone
+        skips = Skips()
+        finetune(
+            self.layout.policy(variant.name),
+            self.seeded(self.recipe.finetune),
+            backbone=self.backbone(name, self.recipe.seed if variant.random_language else None),
+            demos=open_robots(self.target_path(), skips),
+            skips=skips,
+            cache=self.layout.run / "cache",
+        )
+        self.loaded = None
+
+    def rollout(self, variant: Variant) -> None:
+        actor = load_actor(self.layout.policy(variant.name))
+        rollout(self.layout.rollouts(variant.name), self.recipe.rollout, actor)
+
+
+def stages(run: Run) -> list[tuple[str, Callable[[], None]]]:
+    """Names and work of a recipe's stages, in order."""
+    recipe = run.recipe
+    rows: list[tuple[str, Callable[[], None]]] = []
+    if recipe.data.pool is None:
+        rows.append(("pool", run.pool))
+    if recipe.data.target is None:
+        rows.append(("demos", run.demos))
+    rows += [(f"embed {of}", partial(run.embed, of)) for of in ("pool", "target", "target-other-prompt")]
+    rows.append(("gap", run.gap))
+    names = recipe.selectors()
+    if {"perplexity", "delta-perplexity"} & set(names):
+        rows += [("robot text", run.robot_text), ("robot tuned", run.robot_tuned)]
+        passes = ["before", "perplexity"] if "delta-perplexity" in names else ["perplexity"]
+        rows += [(f"score {name}", partial(run.score, name)) for name in passes]
+    if "text" in names:
+        rows.append(("score text", partial(run.score, "text")))
+    rows += [(f"select {name}", partial(run.select, name)) for name in (*names, "other-prompt")]
+    if len(names) > 1:
+        rows.append(("compare", run.compare))
+    rows.append(("audit", run.audit))
+    for stage, work in (("midtrain", run.midtrain), ("finetune", run.finetune), ("rollout", run.rollout)):
+        for variant in recipe.variants:
+            if stage != "midtrain" or variant.midtrain_on != "nothing":
+                rows.append((f"{stage} {variant.name}", partial(work, variant)))
+    return rows
