@@ -103,6 +103,7 @@ def run_killed(way: Way, folder: Path, kills: int, rng: random.Random) -> None:
     while len(way.moments) < kills or not way.rounds:
         out = folder / f"round-{way.rounds}"
         shutil.rmtree(out, ignore_errors=True)
+        killed_here = False
         while True:
             process = subprocess.Popen([*next(commands), "--out", str(out)], start_new_session=True)
             started = opened_at(process, out)
@@ -111,11 +112,13 @@ def run_killed(way: Way, folder: Path, kills: int, rng: random.Random) -> None:
                 time.sleep(0.002)
             if process.poll() is None:
                 kill(process)
+                killed_here = True
                 parts = len(list((out / PARTS).glob("*.json"))) if (out / PARTS).is_dir() else 0
                 way.moments.append(f"{time.monotonic() - started:.2f} s/{parts}")
             elif process.returncode == 0:
-                # What is left for a life that goes on is less; on a busy machine the first run may have been slow too.
-                way.seconds = max(0.5, min(way.seconds, time.monotonic() - started))
+                if not killed_here:
+                    # On a busy machine the first run may have been a slow one.
+                    way.seconds = max(0.5, min(way.seconds, time.monotonic() - started))
                 break
             else:
                 raise SystemExit(f"{way.name} failed by itself, with {process.returncode}")
