@@ -43,6 +43,19 @@ def test_all_scores_in_one_table(tmp_path):
     assert json.loads(artifact.file("agreement.json").read_text())["names"] == ["estimator", "mean-distance", "random"]
 
 
+def test_the_two_controls_are_two_draws(tmp_path):
+    rows, target = gaussians()
+    pool, near = store(tmp_path / "pool", rows), store(tmp_path / "target", target)
+    first = select(tmp_path / "first", SelectConfig(selector="random", k=100), pool=pool, target=near)
+    config = SelectConfig(selector="matched-random", k=100)
+    second = select(tmp_path / "second", config, pool=pool, target=near, match=first)
+    artifact = compare(tmp_path / "out", pool=pool, selections={"random": first, "matched": second})
+    facts = read_json(artifact.file("agreement.json"))
+    assert abs(facts["spearman"][0][1]) < 0.2 and facts["overlap"][0][1] < 0.4
+    same = [read_json(one.file("selection.json"))["composition"] for one in (first, second)]
+    assert same[0] == same[1]
+
+
 def test_refusals(tmp_path):
     rows, target = gaussians()
     pool, near = store(tmp_path / "pool", rows), store(tmp_path / "target", target)

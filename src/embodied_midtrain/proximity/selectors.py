@@ -134,7 +134,9 @@ class Given:
 def score_pool(run: StageRun, config: SelectConfig, store: FeatureStore, target: Artifact, given: Given) -> Scored:
     """The scores of all samples by the selector of `config`."""
     if config.selector in ("random", "matched-random"):
-        return Scored(np.random.default_rng(config.seed).random(store.rows, dtype=np.float32))
+        # Two controls, two draws: with one the second would repeat the first within each source.
+        rng = np.random.default_rng([config.seed, int(config.selector == "matched-random")])
+        return Scored(rng.random(store.rows, dtype=np.float32))
     if config.selector in GIVEN:
         return _given(config.selector, store, given)
     near = read_features(target, run.skips)
