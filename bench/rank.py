@@ -49,7 +49,8 @@ def polars(scores: np.ndarray, codes: np.ndarray, k: int, cap: int) -> int:
     table = pl.DataFrame({"score": scores, "code": codes}).with_row_index("place")
     table = table.sort("score", descending=True, maintain_order=True)
     kept = table.filter(pl.col("place").cum_count().over("code") <= cap)
-    return int(kept["place"][:k].sum())
+    # A sum of 32-bit numbers would overflow.
+    return int(kept["place"][:k].cast(pl.Int64).sum())
 
 
 def timed(name: str, rows: int, k: int, cap: int) -> dict[str, float]:

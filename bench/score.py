@@ -4,7 +4,8 @@
     python bench/score.py --rows 200000 --folder runs/bench
 
 The peers: reading every byte of the same files, and scikit-learn's `predict_proba` over the same Parquet files in
-chunks. Each runs in a process of its own, in turn; the files are in the page cache, or not, for all alike.
+chunks. Each runs in a process of its own, in turn. The files come from the disk: they are put out of the page cache
+before each run; with --cached they stay in it, where reading is copying memory.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import resource
 import shutil
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -43,29 +46,38 @@ def make(folder: Path, rows: int, dim: int) -> None:
 
 
 def weights(dim: int) -> np.ndarray:
-    return np.random.default_rng(1).standard_normal(dim).astype(np.float32)
+    # Small, so that probabilities do not all end at 0 and 1.
+    return (0.03 * np.random.default_rng(1).standard_normal(dim)).astype(np.float32)
 
 
-def ours(folder: Path, dim: int, k: int) -> float:
+def forget(folder: Path) -> None:
+    """Put the files out of the page cache."""
+    for path in folder.glob("*.parquet"):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def ours(folder: Path, dim: int, k: int) -> np.ndarray:
     store = FeatureStore(folder, tuple(Shard.open(path) for path in sorted(folder.glob("*.parquet"))))
     layers = [(weights(dim)[None], np.zeros(1, np.float32))]
     nothing = float("nan")
     scorer = Estimator(
         np.zeros(dim, np.float32), np.ones(dim, np.float32), layers, {}, 1.0, 1, "", [], (nothing, nothing)
     )
-    return float(top_k(score_store(scorer, store), k).sum())
+    return top_k(score_store(scorer, store), k)
 
 
-def reading(folder: Path, dim: int, k: int) -> float:
+def reading(folder: Path, dim: int, k: int) -> np.ndarray:
     total = 0
     for path in sorted(folder.glob("*.parquet")):
         with path.open("rb", buffering=0) as file:
             while data := file.read(1 << 22):
                 total += len(data)
-    return float(total)
+    return np.array([total])
 
 
-def sklearn(folder: Path, dim: int, k: int) -> float:
+def sklearn(folder: Path, dim: int, k: int) -> np.ndarray:
     model = LogisticRegression()
     model.classes_, model.coef_, model.intercept_ = np.array([0, 1]), weights(dim)[None], np.zeros(1)
     parts = []
@@ -74,16 +86,16 @@ def sklearn(folder: Path, dim: int, k: int) -> float:
             values = np.frombuffer(batch["feature"].buffers()[1], np.float16)[: len(batch) * dim]
             parts.append(model.predict_proba(values.reshape(-1, dim).astype(np.float32))[:, 1])
     scores = np.concatenate(parts)
-    return float(np.argsort(-scores, kind="stable")[:k].sum())
+    return np.argsort(-scores, kind="stable")[:k]
 
 
-def apart(name: str, folder: Path, dim: int, k: int) -> dict[str, float]:
+def apart(name: str, folder: Path, dim: int, k: int) -> dict[str, Any]:
     """Seconds and peak memory of one run in a fresh process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(timed, (name, folder, dim, k))
 
 
-def timed(name: str, folder: Path, dim: int, k: int) -> dict[str, float]:
+def timed(name: str, folder: Path, dim: int, k: int) -> dict[str, Any]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()
     result = {"ours": ours, "reading": reading, "sklearn": sklearn}[name](folder, dim, k)
@@ -99,14 +111,17 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=100_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path("runs/bench-score"))
+    parser.add_argument("--cached", action="store_true", help="leave the files in the page cache")
     parser.add_argument("--keep", action="store_true", help="leave the made-up features there")
     args = parser.parse_args()
 
     make(args.folder, args.rows, args.dim)
     size = sum(path.stat().st_size for path in args.folder.glob("*.parquet"))
-    found: dict[str, list[dict[str, float]]] = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     for _ in range(args.repeats):
         for name in ("reading", "ours", "sklearn"):
+            if not args.cached:
+                forget(args.folder)
             found.setdefault(name, []).append(apart(name, args.folder, args.dim, args.k))
     seconds = {name: statistics.median(run["seconds"] for run in runs) for name, runs in found.items()}
     print(f"{args.rows} rows of {args.dim} float16 values, {size / 1e9:.2f} GB, top {args.k}, median of {args.repeats}")
@@ -119,8 +134,8 @@ def main() -> None:
         )
     print(f"ratio to reading the same files (the floor)  {seconds['reading'] / seconds['ours']:.2f}")
     print(f"ratio to scikit-learn                        {seconds['sklearn'] / seconds['ours']:.2f}")
-    same = found["ours"][0]["result"] == found["sklearn"][0]["result"]
-    print(f"the same rows as scikit-learn: {'yes' if same else 'no'}")
+    same = len(np.intersect1d(found["ours"][0]["result"], found["sklearn"][0]["result"])) / args.k
+    print(f"rows in common with scikit-learn's choice    {same:.4%}")
     print(json.dumps({"seconds": seconds, "bytes": size}))
     if not args.keep:
         shutil.rmtree(args.folder)
