@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -107,10 +109,25 @@ def _call(name: str, rest: list[str]) -> int:
     except KeyboardInterrupt:
         print(f"\nemt {name}: interrupted; the same command goes on from here.", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        if _is_read():
+            raise
+        return 141
     except (StageError, BadSample, BadEpisode, ValueError) as error:
         print(f"emt {name}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _is_read() -> bool:
+    """Whether someone still reads what is printed; after `| head` nobody does, and that is no fault."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return True
+    # What is left in the buffer would be complained about at the end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return False
 
 
 if __name__ == "__main__":
