@@ -68,9 +68,10 @@ class MetaWorldSimulation:
         StageError: where metaworld or the rendering libraries are missing.
     """
 
-    def __init__(self, task: str, size: int, camera: FreeCamera = CAMERA) -> None:
+    def __init__(self, task: str, size: int, camera: FreeCamera = CAMERA, environment: type | None = None) -> None:
+        """`environment` stands in for the class that Meta-World has for the task."""
         self._mujoco = prepare_mujoco()
-        self._env = require("metaworld.env_dict", "sim").ENV_CLS_MAP[task]()
+        self._env: Any = (environment or require("metaworld.env_dict", "sim").ENV_CLS_MAP[task])()
         self._expert = require("metaworld.policies", "sim").ENV_POLICY_MAP[task]()
         # The classes are made to be driven by Meta-World's own task objects (a fixed set of 50 starts a task). Set by
         # hand, each `seed` draws a start of its own, and the expert sees the goal. The observation space is a cached

@@ -150,7 +150,12 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     return f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(known)}"
 
 
-BENCHMARKS = {"metaworld": "embodied_midtrain.benchmarks.metaworld:MetaWorld"}
+BENCHMARKS = {
+    "metaworld": "embodied_midtrain.benchmarks.metaworld:MetaWorld",
+    "metaworld_named": "embodied_midtrain.benchmarks.metaworld_named:MetaWorldNamed",
+    "metaworld_sorting": "embodied_midtrain.benchmarks.metaworld_sorting:MetaWorldSorting",
+    "metaworld_sorting_shuffled": "embodied_midtrain.benchmarks.metaworld_sorting:MetaWorldSortingShuffled",
+}
 """Name: where its class stands. It is imported when it is asked for."""
 
 
