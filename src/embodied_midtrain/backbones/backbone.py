@@ -95,15 +95,7 @@ class Backbone:
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """The parameters as "vision", "connector" and "language" (with its head), each in one of them."""
-        connector = [p for module in self.family.connector(self.base) for p in module.parameters()]
-        taken = {id(p) for p in connector}
-        vision = [p for p in self.tower.parameters() if id(p) not in taken]
-        taken |= {id(p) for p in vision}
-        return {
-            "vision": vision,
-            "connector": connector,
-            "language": [p for p in self.base.parameters() if id(p) not in taken],
-        }
+        return self.family.groups(self.base)
 
     # -- samples to tensors ------------------------------------------------------------------------------------------
 

@@ -39,6 +39,18 @@ class Family:
     def language(self, base: Any) -> nn.Module:
         return self._part(base, self.languages)
 
+    def groups(self, base: Any) -> dict[str, list[nn.Parameter]]:
+        """The parameters as "vision", "connector" and "language" (with its head), each in one of them."""
+        connector = [p for module in self.connector(base) for p in module.parameters()]
+        taken = {id(p) for p in connector}
+        vision = [p for p in self.vision(base).parameters() if id(p) not in taken]
+        taken |= {id(p) for p in vision}
+        return {
+            "vision": vision,
+            "connector": connector,
+            "language": [p for p in base.parameters() if id(p) not in taken],
+        }
+
     def _part(self, base: Any, names: Sequence[str]) -> nn.Module:
         for name in names:
             if hasattr(base.model, name):
