@@ -185,3 +185,38 @@ def test_half_precision_goes_through(kind: str) -> None:
     loss.backward()
     torch.testing.assert_close(loss.float(), full.loss(full.pack(rows)), rtol=0.05, atol=0.05)
     assert len(backbone.complete([backbone.prompt(picture().decode(), "What?")], max_new_tokens=2)) == 1
+
+
+HUB_NAMES = {
+    "idefics3": "Idefics3ImageProcessor",
+    "smolvlm": "SmolVLMImageProcessorFast",
+    "internvl": "GotOcr2ImageProcessorFast",
+    "qwen2_5_vl": "Qwen2VLImageProcessor",
+    "qwen3_vl": "Qwen2VLImageProcessorFast",
+    "paligemma": "SiglipImageProcessorFast",
+}
+"""What the files on the hub call their image processors."""
+
+
+@pytest.mark.parametrize("kind", HUB_NAMES)
+def test_the_files_of_the_hub_are_read(kind: str, tmp_path) -> None:
+    """Older files than transformers writes today: a file for pictures, a file for the template, pixel bounds apart."""
+    folder = tmp_path / "hub"
+    shutil.copytree(tiny.folder(kind), folder)
+    whole = json.loads((folder / "processor_config.json").read_text())
+    images = whole.pop("image_processor")
+    images |= {"image_processor_type": HUB_NAMES[kind], "processor_class": whole["processor_class"]}
+    if kind == "qwen2_5_vl":
+        size = images.pop("size")
+        images |= {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(images))
+    (folder / "processor_config.json").write_text(json.dumps(whole))
+    template = folder / "chat_template.jinja"
+    if template.is_file():
+        (folder / "chat_template.json").write_text(json.dumps({"chat_template": template.read_text()}))
+        template.unlink()
+    read, tiny_one = load_backbone(folder), tiny.backbone(kind)
+    ours, theirs = (b.collate([b.render(sample) for sample in samples()]) for b in (read, tiny_one))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert read.fingerprint() == tiny_one.fingerprint()
