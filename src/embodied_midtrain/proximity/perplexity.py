@@ -32,12 +32,12 @@ def answer_losses(
         for chosen in batches_of([len(one.row) for one in shared], batch_size):
             some = [shared[i] for i in chosen]
             batch, states = joined_states(backbone, some, -1)
-            for numbers, own, ids, _ in apart(some, batch, states):
+            for numbers, own, ids, _, _ in apart(some, batch, states):
                 for place, number in enumerate(numbers):
                     # A state says what comes after its token.
                     at = torch.tensor(rows[number].learnt[1:]).nonzero()[:, 0]
                     if len(at):
-                        logits = backbone.base.get_output_embeddings()(own[place, at.to(own.device)]).float()
+                        logits = backbone.logits(own[place, at.to(own.device)]).float()
                         targets = ids[place, at + 1].to(logits.device)
                         found[number] = float(torch.nn.functional.cross_entropy(logits, targets))
     return found
