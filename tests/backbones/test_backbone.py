@@ -1,38 +1,19 @@
-import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from embodied_midtrain.artifacts import StageError
 from embodied_midtrain.backbones.backbone import IGNORED, Backbone
 from embodied_midtrain.backbones.opening import load_backbone
-from embodied_midtrain.samples import BadSample, Picture, Region, Sample, Turn, caption, question
+from embodied_midtrain.samples import BadSample, Picture, Sample, Turn
 from tests import tiny
+from tests.backbones.talk import picture, samples
 
 KINDS = ("compact", "smolvlm")
 TOKENS = 4
 """Image tokens of both tiny models."""
-
-
-def picture(seed: int = 0, size: tuple[int, int] = (40, 24)) -> Picture:
-    values = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(values).save(buffer, "PNG")
-    return Picture(buffer.getvalue())
-
-
-def samples() -> list[Sample]:
-    spot = (Region("point", (0.37, 0.62)),)
-    talk = (Turn("user", "What?"), Turn("assistant", "A cat."), Turn("user", "Sure?"), Turn("assistant", "Yes, I am."))
-    return [
-        caption("s", "1", picture(1), "A red car."),
-        question("s", "2", picture(2), "Where is it?", "At <region>, I think.", answered_regions=spot),
-        Sample("s", "3", (picture(3),), talk),
-        Sample("s", "4", (), (Turn("user", "No picture here."), Turn("assistant", "None."))),
-    ]
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -132,18 +113,6 @@ def test_queries_go_after_the_last_real_token(backbone: Backbone) -> None:
         one = backbone.collate([row])
         torch.testing.assert_close(found[n], backbone.states(one, queries=queries)[0, -2:], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(states[n, : len(row)], plain[n, : len(row)], rtol=1e-4, atol=1e-5)
-
-
-@torch.no_grad()
-def test_a_packed_row_equals_its_samples_apart(backbone: Backbone) -> None:
-    rows = [backbone.render(sample) for sample in samples()[:3]]
-    apart = backbone.collate(rows)
-    ids = torch.tensor([[i for row in rows for i in row.ids]])
-    places = torch.cat([torch.arange(len(row)) for row in rows])[None]
-    pixels = {k: v for k, v in apart.items() if k not in ("input_ids", "attention_mask", "labels")}
-    packed = backbone.states({"input_ids": ids, "position_ids": places, **pixels})[0]
-    wanted = torch.cat([backbone.states(backbone.collate([row]))[0] for row in rows])
-    torch.testing.assert_close(packed, wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)

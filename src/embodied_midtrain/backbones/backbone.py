@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,30 +24,16 @@ from embodied_midtrain.artifacts import StageError
 from embodied_midtrain.backbones.quiet import quiet
 from embodied_midtrain.backbones.regions import write_regions
 from embodied_midtrain.backbones.rendering import Piece, messages_of, pieces, prompt_messages
+from embodied_midtrain.backbones.rows import IGNORED, Rendered, collate, pack
 from embodied_midtrain.samples import BadSample, Sample
 
-IGNORED = -100
-"""Label of a token that is not trained on."""
+__all__ = ["IGNORED", "Backbone", "Rendered"]
+
 _TEXT_KEYS = ("input_ids", "attention_mask", "labels", "position_ids")
 _NOT_PIXELS = (*_TEXT_KEYS, "token_type_ids", "mm_token_type_ids")
 _VISION_NAMES = ("vision_tower", "vision_model", "visual")
 _CONNECTOR_NAMES = ("connector", "multi_modal_projector")
 _LANGUAGE_NAMES = ("language_model", "text_model")
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """One sample made ready, before batching."""
-
-    ids: list[int]
-    """Token ids, image tokens expanded."""
-    learnt: list[bool]
-    """True at tokens that are trained on: assistant text and its end token."""
-    pixels: dict[str, Tensor] = field(default_factory=dict)
-    """What the processor made of the pictures (may be empty), or {"vision": [n, tokens, width]} from `vision`."""
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 class Backbone:
@@ -191,20 +176,16 @@ class Backbone:
             input_ids, attention_mask and labels [batch, tokens] (labels -100 where nothing is learnt), and the pixel
             tensors of all rows one after the other.
         """
-        if not rows:
-            raise ValueError("collate needs at least one row")
-        length = max(len(row) for row in rows)
-        ids = torch.full((len(rows), length), self._pad)
-        mask = torch.zeros((len(rows), length), dtype=torch.long)
-        labels = torch.full((len(rows), length), IGNORED)
-        for n, row in enumerate(rows):
-            tokens = torch.tensor(row.ids)
-            ids[n, : len(row)] = tokens
-            mask[n, : len(row)] = 1
-            labels[n, : len(row)] = torch.where(torch.tensor(row.learnt), tokens, IGNORED)
-        keys = dict.fromkeys(key for row in rows for key in row.pixels)
-        pixels = {key: _join([row.pixels[key] for row in rows if key in row.pixels]) for key in keys}
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels, **pixels}
+        return collate(rows, self._pad)
+
+    def pack(self, rows: Sequence[Rendered]) -> dict[str, Tensor]:
+        """Rows one after the other as one row without padding; `states` lets none of them see another.
+
+        Returns:
+            input_ids, labels and position_ids [1, tokens] (positions start again at each row, whose first token is
+            never a target), and the pixel tensors as in `collate`; no attention_mask.
+        """
+        return pack(rows)
 
     # -- the model ---------------------------------------------------------------------------------------------------
 
@@ -351,18 +332,6 @@ def _as_image(picture: Image.Image | NDArray[np.uint8]) -> Image.Image:
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
         raise ValueError(f"a frame is uint8 [height, width, 3], not {picture.dtype} {list(picture.shape)}")
     return Image.fromarray(picture)
-
-
-def _join(tensors: list[Tensor]) -> Tensor:
-    """Along the first dimension, the others padded with zeros to the largest."""
-    sizes = [max(dims) for dims in zip(*(t.shape[1:] for t in tensors), strict=True)]
-    padded = []
-    for tensor in tensors:
-        pads: list[int] = []
-        for have, want in zip(reversed(tensor.shape[1:]), reversed(sizes), strict=True):
-            pads += [0, want - have]
-        padded.append(F.pad(tensor, pads) if any(pads) else tensor)
-    return torch.cat(padded)
 
 
 def _append(embedded: Tensor, mask: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:

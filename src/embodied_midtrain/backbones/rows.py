@@ -1,0 +1,78 @@
+"""Samples made ready, and how they become one batch: padded, or packed into one row without padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORED = -100
+"""Label of a token that is not trained on."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One sample made ready, before batching."""
+
+    ids: list[int]
+    """Token ids, image tokens expanded."""
+    learnt: list[bool]
+    """True at tokens that are trained on: assistant text and its end token."""
+    pixels: dict[str, Tensor] = field(default_factory=dict)
+    """What the processor made of the pictures (may be empty), or {"vision": [n, tokens, width]} from `vision`."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def labels(self) -> Tensor:
+        """[tokens]: what is learnt, IGNORED elsewhere."""
+        return torch.where(torch.tensor(self.learnt), torch.tensor(self.ids), IGNORED)
+
+
+def collate(rows: Sequence[Rendered], pad: int) -> dict[str, Tensor]:
+    """Rows as one batch, padded on the right with the token `pad`: see `Backbone.collate`."""
+    if not rows:
+        raise ValueError("collate needs at least one row")
+    length = max(len(row) for row in rows)
+    ids = torch.full((len(rows), length), pad)
+    mask = torch.zeros((len(rows), length), dtype=torch.long)
+    labels = torch.full((len(rows), length), IGNORED)
+    for n, row in enumerate(rows):
+        ids[n, : len(row)] = torch.tensor(row.ids)
+        mask[n, : len(row)] = 1
+        labels[n, : len(row)] = row.labels()
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels, **pixels_of(rows)}
+
+
+def pack(rows: Sequence[Rendered]) -> dict[str, Tensor]:
+    """Rows one after the other as one: see `Backbone.pack`."""
+    if not any(len(row) for row in rows):
+        raise ValueError("pack needs at least one row with a token")
+    rows = [row for row in rows if len(row)]
+    labels = torch.cat([row.labels() for row in rows])
+    places = torch.cat([torch.arange(len(row)) for row in rows])
+    # What comes before a sample's first token is another sample.
+    labels[places == 0] = IGNORED
+    ids = torch.tensor([token for row in rows for token in row.ids])
+    return {"input_ids": ids[None], "labels": labels[None], "position_ids": places[None], **pixels_of(rows)}
+
+
+def pixels_of(rows: Sequence[Rendered]) -> dict[str, Tensor]:
+    """The pixel tensors of all rows, one after the other."""
+    keys = dict.fromkeys(key for row in rows for key in row.pixels)
+    return {key: _join([row.pixels[key] for row in rows if key in row.pixels]) for key in keys}
+
+
+def _join(tensors: list[Tensor]) -> Tensor:
+    """Along the first dimension, the others padded with zeros to the largest."""
+    sizes = [max(dims) for dims in zip(*(t.shape[1:] for t in tensors), strict=True)]
+    padded = []
+    for tensor in tensors:
+        pads: list[int] = []
+        for have, want in zip(reversed(tensor.shape[1:]), reversed(sizes), strict=True):
+            pads += [0, want - have]
+        padded.append(F.pad(tensor, pads) if any(pads) else tensor)
+    return torch.cat(padded)
