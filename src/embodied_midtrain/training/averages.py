@@ -11,7 +11,7 @@ from torch import Tensor, nn
 class Averages:
     """average <- decay * average + (1 - decay) * weight, after each update.
 
-    The decay of update n (from 0) is at most (1 + n) / (10 + n), so that the first weights do not linger in a short run.
+    The decay of update n (from 0) is at most (1 + n) / (10 + n), so that the first weights do not linger.
     """
 
     def __init__(self, weights: Mapping[str, nn.Parameter], decay: float) -> None:

@@ -19,7 +19,9 @@ def advising(advice: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         first = (str(error).splitlines() or ["out of memory"])[0]
-        raise StageError(f"out of memory: {first}\n{advice} The same command goes on from the last checkpoint.") from error
+        raise StageError(
+            f"out of memory: {first}\n{advice} The same command goes on from the last checkpoint."
+        ) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -8,8 +8,8 @@ what gradient checkpointing does again:
 - attention, a sample of L tokens and a layer: 6 * width * L^2 (scores and values, the lower triangle only, forward once
   and backward twice);
 - the head, a learnt token: as a linear layer; at tokens that are not learnt it is not needed;
-- vision tower and connector, a picture: what one forward pass of a real row was counted to take, times 3 for a part that
-  learns, 2 for one that only hands a gradient on, 1 for one that does neither, 0 where its output was kept.
+- vision tower and connector, a picture: what one forward pass of a real row was counted to take, times 3 for a part
+  that learns, 2 for one that only hands a gradient on, 1 for one that does neither, 0 where its output was kept.
 """
 
 from __future__ import annotations

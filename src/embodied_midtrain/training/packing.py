@@ -55,9 +55,7 @@ def shared(lengths: Sequence[int], ranks: int) -> list[list[int]]:
     return [sorted(share) for share in shares]
 
 
-def micro_batches(
-    lengths: Sequence[int], *, ranks: int, micro_batch: int, window: int | None
-) -> list[list[list[int]]]:
+def micro_batches(lengths: Sequence[int], *, ranks: int, micro_batch: int, window: int | None) -> list[list[list[int]]]:
     """Numbers of samples by process and micro-batch; every process has equally many micro-batches, some maybe empty.
 
     Args:

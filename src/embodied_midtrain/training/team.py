@@ -65,6 +65,11 @@ class Team:
         dist.all_gather_object(said, value)
         return said
 
+    def leave(self) -> None:
+        """At the end of a command: close the connections."""
+        if self.size > 1:
+            dist.destroy_process_group()
+
     # -- weights -----------------------------------------------------------------------------------------------------
 
     def wrap(self, module: nn.Module, blocks: Sequence[str]) -> nn.Module:

@@ -19,16 +19,6 @@ class Tracker(Protocol):
     def finish(self) -> None: ...
 
 
-class NoTracker:
-    """Nobody is told."""
-
-    def log(self, values: Mapping[str, float], step: int) -> None:
-        pass
-
-    def finish(self) -> None:
-        pass
-
-
 class AccelerateTracker:
     """One of accelerate's trackers."""
 
