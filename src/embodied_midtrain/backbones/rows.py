@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,6 +11,16 @@ from torch import Tensor
 
 IGNORED = -100
 """Label of a token that is not trained on."""
+TEXT_KEYS = (
+    "input_ids",
+    "attention_mask",
+    "labels",
+    "position_ids",
+    "rope_positions",
+    "token_type_ids",
+    "mm_token_type_ids",
+)
+"""What a batch holds of its tokens; everything else is of its pictures."""
 
 
 @dataclass(frozen=True)
@@ -76,3 +86,27 @@ def _join(tensors: list[Tensor]) -> Tensor:
             pads += [0, want - have]
         padded.append(F.pad(tensor, pads) if any(pads) else tensor)
     return torch.cat(padded)
+
+
+def lengthen(batch: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    """The batch with room for `count` more tokens after each row's last real one, which they follow in every way.
+
+    Args:
+        batch: with an attention mask [batch, tokens].
+    """
+    lengths = batch["attention_mask"].sum(1, keepdim=True)
+    longer = dict(batch)
+    for key in TEXT_KEYS:
+        if key in batch:
+            longer[key] = F.pad(batch[key], (0, count))
+    # New tokens come where padding was: [batch, count]
+    at = lengths + torch.arange(count, device=lengths.device)
+    longer["attention_mask"] = longer["attention_mask"].scatter(1, at, 1)
+    if "token_type_ids" in batch:
+        longer["token_type_ids"] = longer["token_type_ids"].scatter(1, at, 1)
+    if "rope_positions" in batch:
+        rope = batch["rope_positions"]
+        after = rope.amax((0, 2))[:, None] + 1 + torch.arange(count, device=rope.device)
+        index, after = (t[None].expand(3, -1, -1) for t in (at, after))
+        longer["rope_positions"] = longer["rope_positions"].scatter(2, index, after)
+    return longer
