@@ -37,6 +37,7 @@ from embodied_midtrain.backbones.backbone import Backbone, Rendered
 from embodied_midtrain.backbones.compact.weights import cache_dir
 from embodied_midtrain.backbones.opening import load_backbone
 from embodied_midtrain.backbones.precision import autocast, pick_precision
+from embodied_midtrain.backbones.processors import without_video
 from embodied_midtrain.midtraining.costs import numbers, operations
 from embodied_midtrain.midtraining.mixture import Mixture
 from embodied_midtrain.midtraining.parts import chosen
@@ -54,20 +55,28 @@ from embodied_midtrain.training.team import ALONE
 WORDS = tuple(
     "the red small cup stands left of on under table robot arm moves picks block and what where is".split()  # noqa: SIM905
 )
+QWEN_SPECIAL = ("vision_start", "vision_end", "image_pad", "video_pad")
+QWEN_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for p in m['content'] %}{% if p['type'] == 'image' %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ p['text'] }}{% endif %}{% endfor %}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 CASES = {"vision frozen": ("connector", "language"), "all": ("vision", "connector", "language")}
 
 
-def conversations(count: int, seed: int = 0) -> Iterator[Sample]:
+def conversations(backbone: Backbone, count: int, seed: int = 0) -> Iterator[Sample]:
+    """Questions and answers whose texts have the same lengths, in tokens, under every backbone's tokenizer."""
     rng = np.random.default_rng(seed)
+    tokens = len(backbone.processor.tokenizer(" ".join(WORDS))["input_ids"]) / len(WORDS)
     for n in range(count):
         pixels = rng.integers(0, 256, (224, 224, 3), dtype=np.uint8)
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "PNG")
-        words = int(np.clip(rng.lognormal(4.4, 0.75), 12, 750))
+        words = int(np.clip(rng.lognormal(4.8, 0.8), 12, 850) / tokens)
         turns: list[Turn] = []
         asked = int(rng.integers(1, 7))
         for _ in range(asked):
-            said = rng.choice(WORDS, max(6, words // asked)).tolist()
+            said = rng.choice(WORDS, max(4, words // asked)).tolist()
             cut = max(2, len(said) // 4)
             turns += [Turn("user", " ".join(said[:cut])), Turn("assistant", " ".join(said[cut:]))]
         yield Sample("talk", f"{n:05d}", (Picture(data=file.getvalue()),), tuple(turns))
@@ -129,10 +138,8 @@ def peer(backbone: Backbone, rows: Sequence[Rendered], config: MidtrainConfig) -
             times.append(time.perf_counter())
 
     def collator(features: list[Rendered]) -> dict[str, Any]:
-        batch: dict[str, Any] = backbone.collate(features)
-        if backbone.base.config.model_type.startswith("qwen"):
-            batch["mm_token_type_ids"] = (batch["input_ids"] == backbone.image_token_id).long()
-        return batch
+        batch = backbone.collate(features)
+        return {**backbone.own_inputs(batch), "labels": batch["labels"]}
 
     half = pick_precision(config.precision, backbone.device) is torch.bfloat16
     with tempfile.TemporaryDirectory() as folder:
@@ -216,9 +223,55 @@ def compare(backbone: Backbone, rows: Sequence[Rendered], config: MidtrainConfig
 
 
 def small_qwen() -> Backbone:
-    from tests import tiny
+    """A random Qwen3-VL of about 60 M weights; its head has the share of the language model that Qwen3-VL-2B's has."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    return tiny.backbone("qwen3-vl-small")
+    special = ["<pad>", "<|im_start|>", "<|im_end|>", *(f"<|{name}|>" for name in QWEN_SPECIAL)]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = Tokenizer(models.BPE(vocab={t: n for n, t in enumerate([*special, *letters])}, merges=[]))
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", eos_token="<|im_end|>", additional_special_tokens=special[1:]
+    )
+    images = Qwen2VLImageProcessorPil(size={"shortest_edge": 64 * 64, "longest_edge": 224 * 224}, patch_size=16)
+    processor = without_video(Qwen3VLProcessor)(images, tokenizer, None, chat_template=QWEN_TEMPLATE)
+    rope = {"rope_type": "default", "mrope_section": [12, 10, 10], "mrope_interleaved": True, "rope_theta": 5e6}
+    config = Qwen3VLConfig(
+        vision_config={
+            "depth": 6,
+            "hidden_size": 256,
+            "intermediate_size": 1024,
+            "num_heads": 4,
+            "out_hidden_size": 512,
+            "patch_size": 16,
+            "deepstack_visual_indexes": [1, 3, 5],
+        },
+        text_config={
+            "hidden_size": 512,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "head_dim": 64,
+            "vocab_size": 16384,
+            "rope_parameters": rope,
+        },
+        tie_word_embeddings=True,
+        image_token_id=special.index("<|image_pad|>"),
+        video_token_id=special.index("<|video_pad|>"),
+        vision_start_token_id=special.index("<|vision_start|>"),
+        vision_end_token_id=special.index("<|vision_end|>"),
+    )
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        Qwen3VLForConditionalGeneration(config).save_pretrained(folder)
+        processor.save_pretrained(folder)
+        backbone = load_backbone(folder)
+    backbone.name = "small Qwen3-VL"
+    return backbone
 
 
 def main() -> None:
@@ -241,7 +294,7 @@ def main() -> None:
             samples = list(open_pool(args.pool, skips=Skips()))
             order = np.random.default_rng(0).permutation(len(samples))
             rows = rendered(backbone, (samples[n] for n in order), args.samples // 2)
-        rows += rendered(backbone, conversations(4 * args.samples), args.samples - len(rows))
+        rows += rendered(backbone, conversations(backbone, 4 * args.samples), args.samples - len(rows))
         for case in args.cases:
             for packing in args.packing:
                 config = MidtrainConfig(
