@@ -22,7 +22,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,13 @@ from embodied_midtrain.midtraining.teach import teach
 from embodied_midtrain.samples import BadSample, Picture, Sample, Turn
 from embodied_midtrain.sources.opening import open_pool
 from embodied_midtrain.training import checkpoint
-from embodied_midtrain.training.loop import train_mode
+from embodied_midtrain.training.loop import train, train_mode
 from embodied_midtrain.training.lora import let_learn
 from embodied_midtrain.training.order import bucketed, draws
 from embodied_midtrain.training.peak import matmul_rate
 from embodied_midtrain.training.team import ALONE
 
+Clock = Callable[[], float]
 WORDS = tuple(
     "the red small cup stands left of on under table robot arm moves picks block and what where is".split()  # noqa: SIM905
 )
@@ -104,7 +105,7 @@ class Held:
         return self.rows[index]
 
 
-def ours(backbone: Backbone, rows: Sequence[Rendered], config: MidtrainConfig) -> tuple[float, float]:
+def ours(backbone: Backbone, rows: Sequence[Rendered], config: MidtrainConfig, clock: Clock) -> tuple[float, float]:
     """Seconds of the steps, and the share of them spent waiting for data."""
     lengths = np.asarray([len(row) for row in rows], np.int64)
     learnt = np.asarray([sum(row.learnt[1:]) for row in rows], np.int64)
@@ -113,16 +114,27 @@ def ours(backbone: Backbone, rows: Sequence[Rendered], config: MidtrainConfig) -
     steps = bucketed(lengths, order, config.batch, config.seed)
     held: Any = Held(rows)
     mixture = Mixture(keys, keys, lengths, learnt, steps, held, range(len(rows)), {})
-    with tempfile.TemporaryDirectory() as folder, open_stage(Path(folder) / "out", "bench", config, {}) as run:
+    times: list[float] = []
+
+    def timed(*given: Any, **more: Any) -> list[float]:
+        started = clock()
+        losses = train(*given, **more)
+        times.append(clock() - started)
+        return losses
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open_stage(Path(folder) / "out", "bench", config, {}) as run,
         # The checkpoint after the last step is not what is measured, and large.
-        with mock.patch.object(checkpoint, "save"):
-            teach(run, backbone, mixture, lambda _: iter(()), config, ALONE, None)
+        mock.patch.object(checkpoint, "save"),
+        mock.patch("embodied_midtrain.midtraining.teach.train", timed),
+    ):
+        teach(run, backbone, mixture, lambda _: iter(()), config, ALONE, None)
         lines = [json.loads(line) for line in run.log("train.jsonl").read_text().splitlines()]
-    seconds = sum(line["seconds"] for line in lines)
-    return seconds, sum(line["seconds"] * line["idle"] for line in lines) / seconds
+    return times[0], sum(line["seconds"] * line["idle"] for line in lines) / sum(line["seconds"] for line in lines)
 
 
-def peer(backbone: Backbone, rows: Sequence[Rendered], config: MidtrainConfig) -> float:
+def peer(backbone: Backbone, rows: Sequence[Rendered], config: MidtrainConfig, clock: Clock) -> float:
     """Seconds of Trainer's training loop."""
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -130,12 +142,12 @@ def peer(backbone: Backbone, rows: Sequence[Rendered], config: MidtrainConfig) -
     train_mode(backbone.base)
     times: list[float] = []
 
-    class Clock(TrainerCallback):
+    class Times(TrainerCallback):
         def on_train_begin(self, *_: Any, **__: Any) -> None:
-            times.append(time.perf_counter())
+            times.append(clock())
 
         def on_train_end(self, *_: Any, **__: Any) -> None:
-            times.append(time.perf_counter())
+            times.append(clock())
 
     def collator(features: list[Rendered]) -> dict[str, Any]:
         batch = backbone.collate(features)
@@ -162,7 +174,7 @@ def peer(backbone: Backbone, rows: Sequence[Rendered], config: MidtrainConfig) -
             seed=config.seed,
         )
         trainer = Trainer(
-            backbone.base, arguments, data_collator=collator, train_dataset=list(rows), callbacks=[Clock()]
+            backbone.base, arguments, data_collator=collator, train_dataset=list(rows), callbacks=[Times()]
         )
         trainer.train()
     return times[1] - times[0]
@@ -188,16 +200,18 @@ def padding(rows: Sequence[Rendered], config: MidtrainConfig) -> float:
     return float(1 - lengths.sum() / sum(lengths[part].max() * len(part) for part in order))
 
 
-def compare(backbone: Backbone, rows: Sequence[Rendered], config: MidtrainConfig, repeats: int, case: str) -> None:
+def compare(
+    backbone: Backbone, rows: Sequence[Rendered], config: MidtrainConfig, repeats: int, case: str, clock: Clock
+) -> None:
     frozen = "vision" not in config.train
     fed = kept_vision(backbone, rows, config) if frozen and backbone.caches_vision else rows
     attention = backbone.base.config._attn_implementation
     found: dict[str, list[float]] = {"ours": [], "peer": []}
     idle: list[float] = []
     for repeat in range(repeats + 1):
-        seconds, waited = ours(backbone, fed, config)
+        seconds, waited = ours(backbone, fed, config, clock)
         backbone.base.set_attn_implementation(attention)
-        theirs = peer(backbone, rows, config)
+        theirs = peer(backbone, rows, config, clock)
         # The first of each warms caches and threads up.
         if repeat:
             found["ours"].append(seconds)
@@ -284,7 +298,10 @@ def main() -> None:
     parser.add_argument("--packing", nargs="+", default=["off", "on"])
     parser.add_argument("--cases", nargs="+", default=list(CASES))
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--cpu-time", action="store_true", help="of this process, for a machine that is busy")
     args = parser.parse_args()
+    clock = time.process_time if args.cpu_time else time.perf_counter
+    print("seconds of processor time" if args.cpu_time else "seconds by the clock", flush=True)
 
     for name in args.backbones:
         backbone = small_qwen() if name == "qwen3-vl" else load_backbone(name)
@@ -306,7 +323,7 @@ def main() -> None:
                     packing=packing,
                     save_seconds=1e9,
                 )
-                compare(backbone, rows, config, args.repeats, case)
+                compare(backbone, rows, config, args.repeats, case, clock)
 
 
 if __name__ == "__main__":
