@@ -228,7 +228,15 @@ class Backbone:
             handle.remove()
         return caught[0]
 
-    def states(self, batch: Mapping[str, Tensor], *, layer: int = -1, queries: Tensor | None = None) -> Tensor:
+    def states(
+        self,
+        batch: Mapping[str, Tensor],
+        *,
+        layer: int = -1,
+        queries: Tensor | None = None,
+        together: bool = False,
+        cache: Any = None,
+    ) -> Tensor:
         """Hidden states of the language model, its head not computed.
 
         Args:
@@ -236,6 +244,8 @@ class Backbone:
                 `attention_mask` then.
             layer: 0 is the embeddings, k what layer k gives out; -1 or `layers` is the last one after the final norm.
             queries: [q, hidden] embeddings put after each row's last real token; `last` finds their states.
+            together: let the queries of a row see each other, not only those before them; the row never sees them.
+            cache: a transformers `Cache` that takes in each layer's keys and values, with their gradients.
 
         Returns:
             [batch, tokens (+ q), hidden]
@@ -247,12 +257,15 @@ class Backbone:
             if mask is None:
                 raise ValueError("queries need an attention mask: they go after each row's last real token")
             embedded, mask = _append(embedded, mask, queries)
+            if together:
+                mask = _block_mask(mask, len(queries), embedded.dtype)
         inner = layer not in (-1, self.layers)
         out = self.language(
             inputs_embeds=embedded,
             attention_mask=mask,
             position_ids=batch.get("position_ids"),
-            use_cache=False,
+            past_key_values=cache,
+            use_cache=cache is not None,
             output_hidden_states=inner,
         )
         states: Tensor = out.hidden_states[layer] if inner else out.last_hidden_state
@@ -313,13 +326,17 @@ class Backbone:
         logits, targets = self.answer_logits(batch)
         return F.cross_entropy(logits.float(), targets)
 
-    def answer_logits(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits [n, vocabulary] and targets [n] at all learnt tokens of the batch, row by row."""
+    def answer_logits(self, batch: Mapping[str, Tensor], states: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits [n, vocabulary] and targets [n] at all learnt tokens of the batch, row by row.
+
+        Args:
+            states: `states` of the batch, where they are at hand.
+        """
         targets = batch["labels"].to(self.device)[:, 1:]
         wanted = targets != IGNORED
         if not bool(wanted.any()):
             raise ValueError("no token of this batch is learnt")
-        hidden = self.states(batch)[:, :-1][wanted]
+        hidden = (self.states(batch) if states is None else states)[:, :-1][wanted]
         return self.base.get_output_embeddings()(hidden), targets[wanted]
 
     def _connect(self, pixels: Mapping[str, Tensor]) -> Tensor:
@@ -376,3 +393,18 @@ def _append(embedded: Tensor, mask: Tensor, queries: Tensor) -> tuple[Tensor, Te
     longer = longer.scatter(1, index, queries.to(embedded.dtype)[None].expand(rows, -1, -1))
     whole = torch.arange(tokens + count, device=embedded.device) < (lengths + count)[:, None]
     return longer, whole.long()
+
+
+def _block_mask(mask: Tensor, count: int, dtype: torch.dtype) -> Tensor:
+    """Causal, but for the last `count` real positions of each row, which see each other: [batch, 1, tokens, tokens].
+
+    As attention adds it: 0 where a query (third dimension) sees a key (fourth), very low elsewhere.
+    """
+    places = torch.arange(mask.shape[1], device=mask.device)
+    lengths = mask.sum(1)[:, None]
+    last = (places >= lengths - count) & (places < lengths)
+    seen = (places[:, None] >= places)[None] | (last[:, :, None] & last[:, None, :])
+    # Padding comes last, so that a real position sees none of it; it sees itself, lest its softmax be over nothing.
+    return torch.zeros(seen.shape, dtype=dtype, device=mask.device).masked_fill(~seen, torch.finfo(dtype).min / 2)[
+        :, None
+    ]

@@ -1,14 +1,14 @@
 """`emt finetune`: a policy from a backbone and demonstrations (VLM4VLA; EmbodiedMidtrain, table 4).
 
-Modes: "full" and "lora" train the backbone with a query token whose last hidden state drives the head; "frozen" is
-for CPUs: the backbone's states of every frame are computed once, and an attention reader is trained on them. The
-policy is the one after the last step: which checkpoint is evaluated is fixed before any evaluation.
+Modes: "full" and "lora" train the backbone together with the head; "frozen" is for CPUs: the backbone's states of
+every frame are computed once, and an attention reader is trained on them. Heads: docs/policies.md says which is for
+what. The policy is the one after the last step: which checkpoint is evaluated is fixed before any evaluation.
 """
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -20,11 +20,18 @@ from embodied_midtrain.backbones.opening import load_backbone
 from embodied_midtrain.backbones.precision import cast, pick_precision
 from embodied_midtrain.episodes import ACTION_PROMPT, Robots, target_prompt
 from embodied_midtrain.policies import frozen, queried
+from embodied_midtrain.policies.build import build_net
 from embodied_midtrain.policies.codec import ActionCodec
-from embodied_midtrain.policies.frames import Wanted, collect
+from embodied_midtrain.policies.encoder import shorten
+from embodied_midtrain.policies.fast import FastConfig, FastTokenizer
+from embodied_midtrain.policies.flow import FlowConfig
+from embodied_midtrain.policies.frames import FrameStore, Goals, Wanted, collect
 from embodied_midtrain.policies.heads import ArmLoss
-from embodied_midtrain.policies.policy import Mode, Policy, PolicyShape, build_net
+from embodied_midtrain.policies.parallel import ParallelConfig
+from embodied_midtrain.policies.policy import Policy
+from embodied_midtrain.policies.prefix import Room
 from embodied_midtrain.policies.preprocess import Preprocessor
+from embodied_midtrain.policies.shape import Head, Mode, PolicyShape
 from embodied_midtrain.robots.actions import ActionNormaliser
 from embodied_midtrain.robots.opening import open_robots
 from embodied_midtrain.training.loop import Optimisation, close, curve, pick_device, train
@@ -39,7 +46,10 @@ class FinetuneConfig(Optimisation):
     executed: int
     """Of these, how many a rollout executes before it looks again."""
     mode: Mode = "full"
-    """What learns: full and lora train the backbone with a query token, frozen only a reader of its states."""
+    """What learns: full and lora train the backbone with the head, frozen only a reader of its states."""
+    head: Head = "query"
+    """How actions come about: a query token and two MLPs (VLM4VLA); parallel placeholders, regressed (OpenVLA-OFT);
+    flow matching by an action expert (pi0); or FAST tokens as words of the language model."""
     steps: int = 16000
     """Updates of the weights."""
     warmup_steps: int | None = 500
@@ -50,6 +60,8 @@ class FinetuneConfig(Optimisation):
     """Rank of LoRA."""
     lora_alpha: float = 64.0
     """Scale of LoRA, times its rank."""
+    layers: int | None = None
+    """Keep only the language model's first layers, in training and in the saved policy; None: all."""
     tasks: tuple[str, ...] = ()
     """Only demonstrations of these tasks; none given: of all."""
     episodes_per_task: int | None = None
@@ -63,11 +75,14 @@ class FinetuneConfig(Optimisation):
     crop: float = 1.0
     """Side of random crops in training, as a share of the frame's (VLM4VLA: 0.9); 1: none."""
     arm_loss: ArmLoss = "huber"
-    """Error of the arm: huber is VLM4VLA's code, squared the formula of its paper, absolute OpenVLA-OFT's."""
+    """Query head: error of the arm; huber is VLM4VLA's code, squared the formula of its paper, absolute L1."""
     gripper_weight: float = 0.01
-    """Weight of the gripper's cross-entropy: 0.01 in VLM4VLA's code, 1 in the formula of its paper."""
+    """Query head: weight of the gripper's cross-entropy, 0.01 in VLM4VLA's code, 1 in the formula of its paper."""
     widths: tuple[int, ...] = (1024, 1024, 512, 256)
-    """Widths of the head: of what its branches share, then of their layers."""
+    """Query head: widths of what its branches share, then of their layers."""
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    fast: FastConfig = field(default_factory=FastConfig)
     layer: int = -1
     """Frozen mode: the hidden layer that is read; -1: the last, after the final norm. Only layers up to it run."""
     text_tokens: int = 4
@@ -93,6 +108,14 @@ class FinetuneConfig(Optimisation):
             raise ValueError("frozen mode computes each frame once: it cannot crop at random; set crop to 1")
         if self.mode != "frozen" and not self.train:
             raise ValueError("train names no part of the backbone; use mode frozen")
+        if self.mode == "frozen" and (self.head == "fast" or self.flow.insulate):
+            raise ValueError("in frozen mode the language model learns nothing, and so can say no action tokens")
+        if self.mode == "frozen" and self.layers is not None:
+            raise ValueError("in frozen mode, `layer` says how much of the language model runs; leave `layers` out")
+        self.parallel.check()
+        self.flow.check()
+        if self.head == "fast" or self.flow.insulate:
+            self.fast.check(self.chunk)
         target_prompt("", self.template)
 
 
@@ -130,14 +153,17 @@ def finetune(
             device = pick_device(config.device)
             half = config.mode == "frozen" and pick_precision(config.precision, device) is torch.bfloat16
             cast(backbone.model, device, torch.bfloat16 if half else torch.float32)
+            if config.layers is not None:
+                shorten(backbone, config.layers)
             preprocessor = Preprocessor(config.image, config.template)
             kind = frozen if config.mode == "frozen" else queried
             make = kind.maker(backbone, preprocessor, config, cache)
             wanted = Wanted(config.chunk, config.stride, config.tasks, config.episodes_per_task)
             store = collect(run, demos, wanted, make, "frames")
-            codec = ActionCodec(demos.spec, ActionNormaliser.fit([store.actions]))
+            codec = fitted_codec(demos, store)
             shape = PolicyShape(
                 mode=config.mode,
+                head=config.head,
                 chunk=config.chunk,
                 executed=config.executed,
                 camera=store.side,
@@ -148,9 +174,15 @@ def finetune(
                 reader_queries=config.reader_queries,
                 reader_blocks=config.reader_blocks,
                 sight=frozen.sight_of(backbone, preprocessor, config) if config.mode == "frozen" else None,
+                room=Room.of(backbone) if config.head == "flow" and config.mode != "frozen" else None,
+                parallel=config.parallel,
+                flow=config.flow,
+                fast=config.fast,
             )
+            fast = FastTokenizer.fit(Goals(codec, store, device).vectors(), config.fast) if shape.speaks else None
             torch.manual_seed(config.seed)
-            policy = Policy(backbone, shape, preprocessor, codec, build_net(shape, demos.spec).to(device))
+            net = build_net(shape, demos.spec, backbone, fast).to(device)
+            policy = Policy(backbone, shape, preprocessor, codec, net)
             losses = train(run, kind.trainee(policy, store, config), config, f"finetune ({config.mode})")
             if config.mode == "lora":
                 queried.merge(policy, store)
@@ -164,6 +196,18 @@ def finetune(
     close(out)
     shutil.rmtree(out / PARTS / "frames", ignore_errors=True)
     return artifact
+
+
+def fitted_codec(demos: Robots, store: FrameStore) -> ActionCodec:
+    """The codec with statistics of all actions of the used episodes.
+
+    Raises:
+        StageError: where these are beyond what the data's own action spec allows.
+    """
+    try:
+        return ActionCodec(demos.spec, ActionNormaliser.fit([store.actions])).checked()
+    except ValueError as error:
+        raise StageError(f"{demos.name}: {error}. 'emt robots inspect' shows the ranges.") from error
 
 
 def finetune_command(

@@ -11,9 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from embodied_midtrain.policies.encoder import with_vision
-from embodied_midtrain.policies.frames import FrameStore, Make
-from embodied_midtrain.policies.heads import action_loss
-from embodied_midtrain.policies.policy import Policy, QueryNet
+from embodied_midtrain.policies.frames import FrameStore, Goals, Make
+from embodied_midtrain.policies.policy import Policy
 from embodied_midtrain.policies.preprocess import Preprocessor, random_crop
 from embodied_midtrain.policies.vision_cache import VisionCache
 from embodied_midtrain.training.loop import Loss, Trainee, train_mode
@@ -40,28 +39,21 @@ def maker(backbone: Backbone, preprocessor: Preprocessor, config: FinetuneConfig
 
 
 def trainee(policy: Policy, store: FrameStore, config: FinetuneConfig) -> Trainee:
-    """Query token, head, and the chosen parts of the backbone."""
+    """The head with all that is new in it, and the chosen parts of the backbone."""
     net, backbone = policy.net, policy.backbone
-    assert isinstance(net, QueryNet)
     groups = backbone.groups()
     chosen = [parameter for name in config.train for parameter in groups[name]]
     lora = config.mode == "lora"
     let_learn(backbone.base, chosen, lora=lora, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
     train_mode(backbone.base)
     net.train()
-    device = net.query.device
-    arm, closed = policy.codec.encode(store.chunks)
+    goals = Goals(policy.codec, store, backbone.device)
     batches = Batches(policy, store, config)
 
     def losses(step: int) -> Iterator[Loss]:
         for at in range(0, config.batch, config.micro_batch):
             index, rows = batches.rows(step, slice(at, at + config.micro_batch))
-            predicted, logits = policy.predict(rows)
-            goal = torch.from_numpy(arm[index]).to(device)
-            shut = None if closed is None else torch.from_numpy(closed[index]).to(device)
-            loss = action_loss(
-                predicted, logits, goal, shut, arm_loss=config.arm_loss, gripper_weight=config.gripper_weight
-            )
+            loss = net.loss(backbone, rows, goals.at(index), config)
             yield Loss(loss * (len(index) / config.batch), len(index))
 
     weights = {f"net.{name}": p for name, p in net.named_parameters()}
@@ -75,7 +67,7 @@ def merge(policy: Policy, store: FrameStore) -> None:
     side = policy.preprocessor.image
     pictures = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
     rows = policy.preprocessor.render(policy.backbone, pictures, store.instructions[:1] * 2)
-    merge_lora(policy.backbone.base, lambda: policy.predict(rows)[0])
+    merge_lora(policy.backbone.base, lambda: policy.net.probe(policy.backbone, rows))
 
 
 class Batches:
