@@ -8,41 +8,19 @@ from tempfile import mkdtemp
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Processor, PreTrainedTokenizerFast
-from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
 from embodied_midtrain.backbones.backbone import Backbone
-from embodied_midtrain.backbones.compact.lite2 import LiteConfig
-from embodied_midtrain.backbones.compact.model import CompactConfig, CompactForConditionalGeneration
-from embodied_midtrain.backbones.compact.processor import make_processor, register
 from embodied_midtrain.backbones.opening import load_backbone
 from embodied_midtrain.episodes import ActionSpec, Episode
+from tests.tiny_families import MAKERS
 
-TILES = [f"<row_{row}_col_{column}>" for row in (1, 2) for column in (1, 2)]
-SPECIAL = ["<pad>", "<|im_start|>", "<|im_end|>", "<image>", "<fake_token_around_image>", "<global-img>", *TILES]
-TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}:{% for p in m['content'] %}"
-    "{% if p['type'] == 'image' %}<image>{% else %}{{ p['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant:{% endif %}"
-)
-TEXT = {
-    "model_type": "llama",
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "vocab_size": len(SPECIAL) + 256,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
+KINDS = tuple(MAKERS)
+"""One of every family."""
 SPEC = ActionSpec(("x", "y", "gripper"), "delta", "world", "none", 2, 1, (-1.0,) * 3, (1.0,) * 3, 10.0)
 
 
 def backbone(kind: str) -> Backbone:
-    """A fresh "compact" or "smolvlm" of a few thousand weights."""
+    """A fresh one of `KINDS`, of some ten thousand weights."""
     return load_backbone(folder(kind))
 
 
@@ -51,55 +29,12 @@ def folder(kind: str) -> Path:
     """A folder that holds one, written once."""
     out = Path(mkdtemp(prefix=f"tiny-{kind}-"))
     torch.manual_seed(0)
-    model, processor = _smolvlm() if kind == "smolvlm" else _compact()
+    model, processor = MAKERS[kind]()
+    # One tile of four tokens, though 256 would be let in.
+    model.config.embodied_image_tokens = 16 if kind.startswith("qwen") else 4
     model.save_pretrained(out)
     processor.save_pretrained(out)
     return out
-
-
-def _tokenizer() -> PreTrainedTokenizerFast:
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={t: n for n, t in enumerate([*SPECIAL, *letters])}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        bos_token="<|im_start|>",
-        eos_token="<|im_end|>",
-        additional_special_tokens=SPECIAL[3:],
-    )
-
-
-def _smolvlm() -> tuple[Idefics3ForConditionalGeneration, Idefics3Processor]:
-    size = {"longest_edge": 32}
-    images = Idefics3ImageProcessorPil(do_image_splitting=False, size=size, max_image_size=size)
-    vision = {
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "image_size": 32,
-        "patch_size": 8,
-    }
-    config = Idefics3Config(
-        image_token_id=SPECIAL.index("<image>"), pad_token_id=0, scale_factor=2, vision_config=vision, text_config=TEXT
-    )
-    processor = Idefics3Processor(images, _tokenizer(), image_seq_len=4, chat_template=TEMPLATE)
-    return Idefics3ForConditionalGeneration(config), processor
-
-
-def _compact() -> tuple[CompactForConditionalGeneration, object]:
-    register()
-    vision = LiteConfig(stem=4, stages=[[1, 3, 2, 1, 4], [1, 3, 2, 2, 8]], detail_stage=0, image_size=32)
-    config = CompactConfig(
-        text_config=TEXT,
-        vision_config=vision,
-        tokens_per_side=2,
-        connector_width=16,
-        image_token_id=SPECIAL.index("<image>"),
-    )
-    return CompactForConditionalGeneration(config), make_processor(_tokenizer(), config)
 
 
 class Dots:

@@ -26,8 +26,8 @@ class Bar:
 
 
 @contextmanager
-def progress_bar(title: str, total: float | None, done: float = 0) -> Iterator[Bar]:
-    """A bar of `total` steps, `done` of them already behind us when a stage goes on."""
+def progress_bar(title: str, total: float | None, done: float = 0, shown: bool = True) -> Iterator[Bar]:
+    """A bar of `total` steps, `done` of them already behind us when a stage goes on; shown by one process of a team."""
     columns = (
         TextColumn("{task.description:<22}"),
         BarColumn(bar_width=24),
@@ -37,6 +37,6 @@ def progress_bar(title: str, total: float | None, done: float = 0) -> Iterator[B
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, disable=not (shown and console.is_terminal)) as progress:
         task = progress.add_task(title, total=total, completed=done, note="")  # type: ignore[arg-type]
         yield Bar(progress, task)

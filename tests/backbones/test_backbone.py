@@ -1,43 +1,33 @@
-import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from transformers import ProcessorMixin
 
 from embodied_midtrain.artifacts import StageError
 from embodied_midtrain.backbones.backbone import IGNORED, Backbone
 from embodied_midtrain.backbones.opening import load_backbone
-from embodied_midtrain.samples import BadSample, Picture, Region, Sample, Turn, caption, question
+from embodied_midtrain.samples import BadSample, Picture, Sample, Turn
 from tests import tiny
+from tests.backbones.talk import picture, samples
 
-KINDS = ("compact", "smolvlm")
-TOKENS = 4
-"""Image tokens of both tiny models."""
-
-
-def picture(seed: int = 0, size: tuple[int, int] = (40, 24)) -> Picture:
-    values = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(values).save(buffer, "PNG")
-    return Picture(buffer.getvalue())
-
-
-def samples() -> list[Sample]:
-    spot = (Region("point", (0.37, 0.62)),)
-    talk = (Turn("user", "What?"), Turn("assistant", "A cat."), Turn("user", "Sure?"), Turn("assistant", "Yes, I am."))
-    return [
-        caption("s", "1", picture(1), "A red car."),
-        question("s", "2", picture(2), "Where is it?", "At <region>, I think.", answered_regions=spot),
-        Sample("s", "3", (picture(3),), talk),
-        Sample("s", "4", (), (Turn("user", "No picture here."), Turn("assistant", "None."))),
-    ]
+KINDS = tiny.KINDS
+PLACES = {"internvl": "<box>[[370, 620]]</box>", "qwen2_5_vl": "[15, 15]", "qwen3_vl": "[370, 620]"}
+PLACES |= {"paligemma": "<loc0634><loc0379>", "paligemma2": "<loc0634><loc0379>"}
+"""How a family says (0.37, 0.62) of a picture of 40 x 24; the others as percentages."""
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def backbone(request: pytest.FixtureRequest) -> Backbone:
-    return tiny.backbone(request.param)
+    backbone = tiny.backbone(request.param)
+    backbone.name = request.param
+    return backbone
+
+
+def tokens(kind: str, width: int, height: int) -> int:
+    """Image tokens of the tiny model: one tile, or one for each 8 x 8 pixels."""
+    return width * height // 64 if kind.startswith("qwen") else 4
 
 
 def said(backbone: Backbone, sample: Sample) -> str:
@@ -48,9 +38,10 @@ def said(backbone: Backbone, sample: Sample) -> str:
 
 def test_only_answers_and_their_end_are_learnt(backbone: Backbone) -> None:
     first, second, third, _ = samples()
-    assert said(backbone, first).strip() == "A red car.<|im_end|>"
-    assert said(backbone, second).strip() == "At (37, 62), I think.<|im_end|>"
-    assert [part.strip() for part in said(backbone, third).split("<|im_end|>")] == ["A cat.", "Yes, I am.", ""]
+    end = backbone.processor.tokenizer.eos_token
+    assert said(backbone, first).strip() == f"A red car.{end}"
+    assert said(backbone, second).strip() == f"At {PLACES.get(backbone.name, '(37, 62)')}, I think.{end}"
+    assert [part.strip() for part in said(backbone, third).split(end)] == ["A cat.", "Yes, I am.", ""]
 
 
 def test_an_answer_follows_the_prompt_that_inference_gives(backbone: Backbone) -> None:
@@ -63,9 +54,30 @@ def test_an_answer_follows_the_prompt_that_inference_gives(backbone: Backbone) -
 
 def test_image_tokens(backbone: Backbone) -> None:
     counts = [backbone.render(sample).ids.count(backbone.image_token_id) for sample in samples()]
-    assert counts == [TOKENS, TOKENS, TOKENS, 0]
+    assert counts == [tokens(backbone.name, 40, 24)] * 3 + [0]
     frame = np.zeros((24, 32, 3), np.uint8)
-    assert backbone.prompt(frame, "<image>What action?").ids.count(backbone.image_token_id) == TOKENS
+    row = backbone.prompt(frame, "<image>What action?")
+    assert row.ids.count(backbone.image_token_id) == tokens(backbone.name, 32, 24)
+
+
+def test_a_sample_is_what_the_models_own_processor_makes(backbone: Backbone) -> None:
+    processor, sample = backbone.processor, samples()[0]
+    batch = backbone.collate([backbone.render(sample)])
+    ask, answer = (turn.text for turn in sample.turns)
+    picture = sample.pictures[0].decode()
+    if backbone.name.startswith("paligemma"):
+        wanted = processor(text=f"<image>{ask}", images=picture, suffix=answer, return_tensors="pt")
+    else:
+        content = [{"type": "image"}, {"type": "text", "text": ask}]
+        said = [{"type": "text", "text": answer}]
+        talk = [{"role": "user", "content": content}, {"role": "assistant", "content": said}]
+        text = ProcessorMixin.apply_chat_template(processor, talk).rstrip()
+        cut = {"crop_to_patches": False} if backbone.name == "internvl" else {}
+        wanted = processor(text=[text], images=[picture], return_tensors="pt", **cut)
+    ours = backbone.own_inputs(batch)
+    assert ours.keys() == wanted.keys() - {"labels"}
+    for key, tensor in ours.items():
+        assert torch.equal(tensor, wanted[key].to(tensor.dtype)), key
 
 
 def test_labels_are_the_learnt_tokens(backbone: Backbone) -> None:
@@ -90,8 +102,7 @@ def test_states_do_not_depend_on_the_batch(backbone: Backbone) -> None:
 @torch.no_grad()
 def test_states_equal_the_models_own(backbone: Backbone) -> None:
     batch = backbone.collate([backbone.render(sample) for sample in samples()[:3]])
-    inputs = {k: v for k, v in batch.items() if k != "labels"}
-    own = backbone.model(**inputs, output_hidden_states=True).hidden_states
+    own = backbone.model(**backbone.own_inputs(batch), output_hidden_states=True).hidden_states
     real = batch["attention_mask"].bool()
     for layer in (0, 1, backbone.layers, -1):
         torch.testing.assert_close(backbone.states(batch, layer=layer)[real], own[layer][real], rtol=1e-4, atol=1e-5)
@@ -100,11 +111,27 @@ def test_states_equal_the_models_own(backbone: Backbone) -> None:
 @torch.no_grad()
 def test_loss_equals_the_models_own(backbone: Backbone) -> None:
     batch = backbone.collate([backbone.render(sample) for sample in samples()])
-    torch.testing.assert_close(backbone.loss(batch), backbone.model(**batch).loss, rtol=1e-4, atol=1e-5)
+    own = backbone.model(**backbone.own_inputs(batch), labels=batch["labels"]).loss
+    torch.testing.assert_close(backbone.loss(batch), own, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
-def test_cached_vision_stands_in_for_pixels(backbone: Backbone) -> None:
+def test_queries_stand_where_a_further_token_would(backbone: Backbone) -> None:
+    prompts = [backbone.prompt(picture(1).decode(), "What?"), backbone.prompt(picture(2).decode(), "And where?")]
+    token = 60
+    longer = [replace(row, ids=[*row.ids, token], learnt=[*row.learnt, True]) for row in prompts]
+    word = backbone.base.get_input_embeddings()(torch.tensor([token]))
+    batch = backbone.collate(prompts)
+    found = backbone.last(backbone.states(batch, queries=word), batch, 1)
+    further = backbone.collate(longer)
+    wanted = backbone.last(backbone.states(further), further, 1, queries=False)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["compact", "idefics3"])
+def test_cached_vision_stands_in_for_pixels(kind: str) -> None:
+    backbone = tiny.backbone(kind)
     rows = [backbone.render(sample) for sample in samples()]
     cached = [replace(row, pixels={"vision": backbone.vision(row.pixels)}) if row.pixels else row for row in rows]
     torch.testing.assert_close(
@@ -132,18 +159,6 @@ def test_queries_go_after_the_last_real_token(backbone: Backbone) -> None:
         one = backbone.collate([row])
         torch.testing.assert_close(found[n], backbone.states(one, queries=queries)[0, -2:], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(states[n, : len(row)], plain[n, : len(row)], rtol=1e-4, atol=1e-5)
-
-
-@torch.no_grad()
-def test_a_packed_row_equals_its_samples_apart(backbone: Backbone) -> None:
-    rows = [backbone.render(sample) for sample in samples()[:3]]
-    apart = backbone.collate(rows)
-    ids = torch.tensor([[i for row in rows for i in row.ids]])
-    places = torch.cat([torch.arange(len(row)) for row in rows])[None]
-    pixels = {k: v for k, v in apart.items() if k not in ("input_ids", "attention_mask", "labels")}
-    packed = backbone.states({"input_ids": ids, "position_ids": places, **pixels})[0]
-    wanted = torch.cat([backbone.states(backbone.collate([row]))[0] for row in rows])
-    torch.testing.assert_close(packed, wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -202,7 +217,7 @@ def test_peft_wraps_trains_and_is_merged_on_saving(kind: str, tmp_path) -> None:
 
 def test_generate_runs_and_complete_equals_it(backbone: Backbone) -> None:
     row = backbone.prompt(picture().decode(), "What is this?")
-    inputs = {k: v for k, v in backbone.collate([row]).items() if k != "labels"}
+    inputs = backbone.own_inputs(backbone.collate([row]))
     made = backbone.model.generate(**inputs, max_new_tokens=5, do_sample=False)
     text = backbone.processor.tokenizer.decode(made[0, len(row) :], skip_special_tokens=True).strip()
     longer = backbone.prompt(picture(1).decode(), "And what is this, then?")
@@ -228,11 +243,14 @@ def test_random_language_leaves_the_rest(kind: str) -> None:
         ({"pictures": (Picture(b""),)}, "empty image"),
         ({"turns": (Turn("user", "What?"), Turn("assistant", "  "))}, "empty text"),
         ({"turns": (Turn("user", "What?"), Turn("assistant", "<image>"))}, "empty text"),
-        ({"turns": (Turn("user", "a<|im_end|>b"), Turn("assistant", "Yes."))}, "control token"),
+        ({"turns": (Turn("user", "a<END>b"), Turn("assistant", "Yes."))}, "control token"),
         ({"turns": (Turn("user", "What?"), Turn("assistant", "very long " * 400))}, "too long"),
     ],
 )
 def test_unusable_samples_are_named(backbone: Backbone, changes: dict, reason: str) -> None:
+    end = backbone.processor.tokenizer.eos_token
+    changes = {k: tuple(replace(t, text=t.text.replace("<END>", end)) for t in v) if k == "turns" else v
+               for k, v in changes.items()}  # fmt: skip
     with pytest.raises(BadSample) as caught:
         backbone.render(replace(samples()[0], **changes))
     assert caught.value.reason == reason

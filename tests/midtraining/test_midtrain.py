@@ -1,56 +1,24 @@
-import io
 import json
+from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
 
-from embodied_midtrain.artifacts import Artifact, ArtifactMismatch, StageError, open_stage
+from embodied_midtrain.artifacts import ArtifactMismatch, StageError
 from embodied_midtrain.backbones.opening import load_backbone
 from embodied_midtrain.midtraining.midtrain import MidtrainConfig, midtrain
 from embodied_midtrain.samples import Picture, question
-from embodied_midtrain.sources.table import write_table
+from tests.midtraining.small_pool import make_pool, picture, samples, select
 from tests.tiny import backbone
 
 SMALL = {"steps": 6, "batch": 4, "micro_batch": 2, "lr": 1e-2, "precision": "fp32", "device": "cpu"}
 FROZEN_VISION = {**SMALL, "train": ("connector", "language")}
 
 
-def picture(seed: int) -> Picture:
-    pixels = np.random.default_rng(seed).integers(0, 256, (20, 24, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return Picture(data=file.getvalue())
-
-
-def samples():
-    """Twelve samples of two sources; each answer is as long as its number says."""
-    return [
-        question("books" if n < 4 else "charts", f"{n:02d}", picture(n), "What is it?", "a" * (3 + n))
-        for n in range(12)
-    ]
-
-
 @pytest.fixture
 def pool(tmp_path):
     return make_pool(tmp_path / "pool", samples())
-
-
-def make_pool(folder, rows):
-    with open_stage(folder, "pool build", {}, {}) as run:
-        write_table(run.file("samples.parquet"), rows)
-        run.finish({"used": len(rows)})
-    return folder
-
-
-def select(folder, rows) -> Artifact:
-    with open_stage(folder, "select", {}, {}) as run:
-        columns = {"source": [r.source for r in rows], "id": [r.id for r in rows]}
-        pq.write_table(pa.table({**columns, "rank": list(range(len(rows)))}), run.file("selection.parquet"))
-        return run.finish()
 
 
 @pytest.fixture
@@ -222,3 +190,155 @@ def test_settings_that_cannot_be_meant_are_refused():
         MidtrainConfig(train=()).check()
     with pytest.raises(ValueError, match="keep is 0"):
         MidtrainConfig(keep=0).check()
+
+
+def step_gradient(kind, settings, pool, tmp_path, monkeypatch):
+    """The gradient of the first step, by name."""
+    from embodied_midtrain.training import loop
+
+    found = {}
+    clip = loop.nn.utils.clip_grad_norm_
+
+    def caught(weights, most):
+        found.update({n: p.grad.clone() for n, p in enumerate(weights) if p.grad is not None})
+        return clip(weights, most)
+
+    monkeypatch.setattr(loop.nn.utils, "clip_grad_norm_", caught)
+    config = MidtrainConfig(**{**SMALL, "steps": 1, "batch": 12, "micro_batch": 5, **settings})
+    artifact = midtrain(tmp_path / str(settings), config, backbone=backbone(kind), pool=pool)
+    monkeypatch.undo()
+    return found, losses(artifact)[0]
+
+
+@pytest.mark.parametrize("kind", ["compact", "smolvlm"])
+def test_packed_and_padded_steps_have_the_same_gradient(tmp_path, pool, kind, monkeypatch):
+    padded, loss = step_gradient(kind, {"packing": "off"}, pool, tmp_path, monkeypatch)
+    settings = {"packing": "on", "max_tokens": 150}
+    packed, same = step_gradient(kind, settings, pool, tmp_path, monkeypatch)
+    again = step_gradient(kind, {"packing": "off", "gradient_checkpointing": True}, pool, tmp_path, monkeypatch)
+    assert same == pytest.approx(loss, rel=1e-5) and again[1] == pytest.approx(loss, rel=1e-5)
+    assert padded.keys() == packed.keys() == again[0].keys()
+    for name, grad in padded.items():
+        torch.testing.assert_close(packed[name], grad, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(again[0][name], grad, rtol=1e-3, atol=1e-5)
+
+
+def test_packing_on_is_as_many_samples_in_fewer_passes(tmp_path, pool, monkeypatch):
+    from embodied_midtrain.backbones.backbone import Backbone
+
+    seen = []
+    loss = Backbone.loss
+    monkeypatch.setattr(Backbone, "loss", lambda self, batch: seen.append(batch) or loss(self, batch))
+    config = MidtrainConfig(**{**SMALL, "steps": 2, "batch": 6, "packing": "on", "window": 2048})
+    midtrain(tmp_path / "out", config, backbone=backbone("compact"), pool=pool)
+    assert [len(batch["input_ids"]) for batch in seen] == [1, 1]
+    assert all("attention_mask" not in batch and (batch["position_ids"] == 0).sum() == 6 for batch in seen)
+
+
+def test_weights_are_realised_exactly_and_repeats_counted(tmp_path, pool):
+    settings = {**FROZEN_VISION, "steps": 5, "batch": 4, "weights": {"books": 3.0, "charts": 1.0}}
+    artifact = midtrain(tmp_path / "out", MidtrainConfig(**settings), backbone=backbone("compact"), pool=pool)
+    books, charts = artifact.counts["composition"]["books"], artifact.counts["composition"]["charts"]
+    assert (books["target"], books["realised"], books["drawn"], books["usable"]) == (0.75, 0.75, 15, 4)
+    assert (charts["target"], charts["drawn"], charts["usable"], charts["repeated"]) == (0.25, 5, 5, 0)
+    assert books["repeated"] == 11 == artifact.counts["repeated"]
+
+
+def test_a_source_without_weight_is_not_drawn(tmp_path, pool):
+    settings = {**SMALL, "steps": 2, "weights": {"charts": 1.0}}
+    artifact = midtrain(tmp_path / "out", MidtrainConfig(**settings), backbone=backbone("compact"), pool=pool)
+    assert artifact.counts["composition"]["books"]["drawn"] == 0
+    assert artifact.counts["composition"]["charts"]["drawn"] == 8
+
+
+def test_skipped_samples_of_a_weighted_source_are_replaced_and_none_left_is_an_error(tmp_path):
+    rows = samples()
+    for n in (0, 1, 2):
+        rows[n] = question("books", f"0{n}", Picture(data=b""), "What is it?", "a book")
+    folder = make_pool(tmp_path / "pool", rows)
+    settings = {**SMALL, "steps": 1, "weights": {"books": 1.0, "charts": 3.0}}
+    artifact = midtrain(tmp_path / "a", MidtrainConfig(**settings), backbone=backbone("compact"), pool=folder)
+    assert artifact.counts["composition"]["books"]["drawn"] == 1
+    rows[3] = question("books", "03", Picture(data=b""), "What is it?", "a book")
+    folder = make_pool(tmp_path / "other", rows)
+    with pytest.raises(StageError, match="no sample of books can be used"):
+        midtrain(tmp_path / "b", MidtrainConfig(**settings), backbone=backbone("compact"), pool=folder)
+
+
+def test_repeats_that_are_forbidden_are_refused_before_any_work(tmp_path, pool):
+    model = backbone("compact")
+    more = MidtrainConfig(**{**SMALL, "repeats": False})
+    with pytest.raises(StageError, match=r"24 draws were asked for.*the selection has 12 samples"):
+        midtrain(tmp_path / "a", more, backbone=model, pool=pool)
+    weights = MidtrainConfig(**{**SMALL, "steps": 2, "repeats": False, "weights": {"books": 3.0, "charts": 1.0}})
+    with pytest.raises(StageError, match=r"6 draws of books were asked for.*has 4 samples.*or the weight"):
+        midtrain(tmp_path / "b", weights, backbone=model, pool=pool)
+    assert not (tmp_path / "b" / "parts").exists()
+
+
+def test_only_the_last_vision_layers_learn(tmp_path, pool):
+    config = MidtrainConfig(**{**SMALL, "steps": 2, "vision_last": 0.5})
+    artifact = midtrain(tmp_path / "out", config, backbone=backbone("compact"), pool=pool)
+    trained, fresh = load_backbone(artifact.file("model")).tower, backbone("compact").tower
+    same = {n: torch.equal(p, q) for (n, p), q in zip(trained.named_parameters(), fresh.parameters(), strict=True)}
+    assert not any(ok for name, ok in same.items() if name.startswith("stages.1.0.depthwise.weight"))
+    assert all(ok for name, ok in same.items() if name.startswith(("stem", "stages.0")))
+
+
+def test_strength_is_the_way_from_the_base(tmp_path, pool):
+    def weights(name, **more):
+        config = MidtrainConfig(**{**SMALL, **more})
+        artifact = midtrain(tmp_path / name, config, backbone=backbone("compact"), pool=pool)
+        return load_backbone(artifact.file("model")).base.state_dict()
+
+    base = backbone("compact").base.state_dict()
+    for method in ("full", "lora"):
+        whole = weights(f"{method}-1", method=method)
+        half = weights(f"{method}-half", method=method, strength=0.5)
+        for name, start in base.items():
+            if start.is_floating_point():
+                torch.testing.assert_close(half[name], start + 0.5 * (whole[name] - start), rtol=1e-4, atol=1e-6)
+
+
+def test_lora_takes_only_its_targets(tmp_path, pool):
+    config = MidtrainConfig(**{**SMALL, "method": "lora", "lora_targets": ("q_proj",)})
+    artifact = midtrain(tmp_path / "out", config, backbone=backbone("compact"), pool=pool)
+    trained, fresh = load_backbone(artifact.file("model")).base.state_dict(), backbone("compact").base.state_dict()
+    changed = {name for name in fresh if not torch.equal(trained[name], fresh[name])}
+    assert changed and all("q_proj" in name for name in changed)
+    with pytest.raises(ValueError, match="no layer is called nothing"):
+        other = replace(config, lora_targets=("nothing",))
+        midtrain(tmp_path / "other", other, backbone=backbone("compact"), pool=pool)
+
+
+def test_the_average_is_the_result(tmp_path, pool):
+    settings = {**SMALL, "steps": 4}
+    plain = midtrain(tmp_path / "plain", MidtrainConfig(**settings), backbone=backbone("compact"), pool=pool)
+    config = MidtrainConfig(**settings, ema=0.9)
+    averaged = midtrain(tmp_path / "ema", config, backbone=backbone("compact"), pool=pool)
+    assert losses(plain) == losses(averaged)
+    name = "model.language_model.norm.weight"
+    start, last, mean = (
+        model.base.state_dict()[name]
+        for model in (backbone("compact"), load_backbone(plain.file("model")), load_backbone(averaged.file("model")))
+    )
+    assert 0 < (mean - start).norm() < (last - start).norm()
+
+
+def test_the_journal_says_how_fast_it_is(tmp_path, pool):
+    artifact = midtrain(tmp_path / "out", MidtrainConfig(**SMALL), backbone=backbone("compact"), pool=pool)
+    lines = [json.loads(line) for line in (artifact.path / "logs" / "train.jsonl").read_text().splitlines()]
+    assert len(lines) == 6
+    assert all(0 < line["flops_use"] < 1 and 0 <= line["idle"] < 1 and line["tokens_per_second"] > 0 for line in lines)
+
+
+def test_more_settings_that_cannot_be_meant_are_refused():
+    for settings, words in (
+        ({"vision_last": 1.5}, "share from 0 to 1"),
+        ({"train": ("vision",), "vision_last": 0.0}, "nothing learns"),
+        ({"strength": 0.0}, "above 0"),
+        ({"window": 100}, "longest sample"),
+        ({"ema": 1.0}, "between 0 and 1"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            MidtrainConfig(**settings).check()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,9 @@ from transformers.models.llama.modeling_llama import rotate_half
 
 from embodied_midtrain.policies.expert import time_embedding
 from embodied_midtrain.policies.flow import FlowConfig, draw_times, noise_for
-from embodied_midtrain.policies.prefix import Prefix, next_position, read_prefix
+from embodied_midtrain.policies.prefix import Prefix, next_positions, read_prefix
 from tests.policies.made import CHUNK, goal, made, rows
+from tests.tiny import KINDS, backbone
 
 
 def test_times_are_of_the_beta_distribution():
@@ -185,8 +188,16 @@ def test_noise_is_a_rows_own():
     assert not torch.equal(noise[0], noise[1]) and not torch.equal(noise, noise_for(row, (CHUNK, 3), 1))
 
 
-def test_positions_go_on_behind_the_largest():
-    lengths = torch.tensor([2, 3])
-    assert torch.equal(next_position({}, lengths), lengths)
-    three = torch.tensor([[[0, 1, 9], [0, 1, 1]], [[0, 1, 9], [0, 4, 1]], [[0, 1, 9], [0, 1, 2]]])
-    assert next_position({"position_ids": three}, lengths).tolist() == [2, 5]
+@pytest.mark.parametrize("kind", KINDS)
+def test_actions_take_the_positions_that_words_would(kind):
+    """Those that the family gives to tokens of a longer prompt, whatever stands in the batch behind the prompt."""
+    model = backbone(kind)
+    row = rows(model)
+    longer = [replace(r, ids=[*r.ids, 20, 20, 20], learnt=[*r.learnt, True, True, True]) for r in row]
+    lengths = torch.tensor([len(r) for r in row])
+    batch = model.collate(longer)
+    given = model.family.reading(model.base, model.embed(batch), batch, [])["position_ids"]
+    at = lengths[:, None] + torch.arange(3)
+    wanted = at if given is None else (given[-1] if given.ndim == 3 else given).gather(1, at)
+    assert torch.equal(next_positions(model, model.collate(row), lengths, 3), wanted)
+    assert torch.equal(next_positions(model, batch, lengths, 3), wanted)

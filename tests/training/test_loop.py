@@ -81,7 +81,8 @@ def test_a_nan_stops_names_the_batch_and_keeps_the_state_before_it(tmp_path):
     assert found.name == "step-00000005"
     kept = weight.item()
     assert 0 < kept < 3
-    step, values = checkpoint.restore(found, trainee.weights, torch.optim.AdamW([weight], fused=True))
+    state = checkpoint.Trained(trainee.weights, torch.optim.AdamW([weight], fused=True))
+    step, values = checkpoint.restore(found, state)
     assert (step, len(values), weight.item()) == (5, 5, kept)
 
 
@@ -98,28 +99,29 @@ def test_the_logged_norm_is_the_one_before_clipping(tmp_path):
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     weight = nn.Parameter(torch.zeros(2))
     optimizer = torch.optim.AdamW([weight])
-    path = checkpoint.save(tmp_path, 1, {"w": weight}, optimizer, [0.5])
+    path = checkpoint.save(tmp_path, 1, checkpoint.Trained({"w": weight}, optimizer), [0.5])
     with pytest.raises(StageError, match="another model"):
-        checkpoint.restore(path, {"v": weight}, optimizer)
+        checkpoint.restore(path, checkpoint.Trained({"v": weight}, optimizer))
     (path / "weights.safetensors").write_bytes(b"broken")
     with pytest.raises(StageError, match="damaged"):
-        checkpoint.restore(path, {"w": weight}, optimizer)
+        checkpoint.restore(path, checkpoint.Trained({"w": weight}, optimizer))
 
 
 def test_the_older_checkpoint_goes_only_after_the_newer_is_complete(tmp_path, monkeypatch):
     weight = nn.Parameter(torch.zeros(2))
     optimizer = torch.optim.AdamW([weight])
-    first = checkpoint.save(tmp_path, 1, {"w": weight}, optimizer, [0.5])
+    state = checkpoint.Trained({"w": weight}, optimizer)
+    first = checkpoint.save(tmp_path, 1, state, [0.5])
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(StageError, match="no space left"):
-        checkpoint.save(tmp_path, 2, {"w": weight}, optimizer, [0.5, 0.4])
+        checkpoint.save(tmp_path, 2, state, [0.5, 0.4])
     assert checkpoint.latest(tmp_path) == first
     monkeypatch.undo()
-    assert checkpoint.save(tmp_path, 2, {"w": weight}, optimizer, [0.5, 0.4]) == checkpoint.latest(tmp_path)
+    assert checkpoint.save(tmp_path, 2, state, [0.5, 0.4]) == checkpoint.latest(tmp_path)
     assert not first.exists()
 
 

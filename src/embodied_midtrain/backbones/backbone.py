@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,34 +20,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from embodied_midtrain.artifacts import StageError
+from embodied_midtrain.backbones.families import family_of
+from embodied_midtrain.backbones.family import flat, refuse_mismatch
 from embodied_midtrain.backbones.quiet import quiet
 from embodied_midtrain.backbones.regions import write_regions
 from embodied_midtrain.backbones.rendering import Piece, messages_of, pieces, prompt_messages
+from embodied_midtrain.backbones.rows import IGNORED, TEXT_KEYS, Rendered, block_mask, collate, lengthen, pack
 from embodied_midtrain.samples import BadSample, Sample
 
-IGNORED = -100
-"""Label of a token that is not trained on."""
-_TEXT_KEYS = ("input_ids", "attention_mask", "labels", "position_ids")
-_NOT_PIXELS = (*_TEXT_KEYS, "token_type_ids", "mm_token_type_ids")
-_VISION_NAMES = ("vision_tower", "vision_model", "visual")
-_CONNECTOR_NAMES = ("connector", "multi_modal_projector")
-_LANGUAGE_NAMES = ("language_model", "text_model")
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """One sample made ready, before batching."""
-
-    ids: list[int]
-    """Token ids, image tokens expanded."""
-    learnt: list[bool]
-    """True at tokens that are trained on: assistant text and its end token."""
-    pixels: dict[str, Tensor] = field(default_factory=dict)
-    """What the processor made of the pictures (may be empty), or {"vision": [n, tokens, width]} from `vision`."""
-
-    def __len__(self) -> int:
-        return len(self.ids)
+__all__ = ["IGNORED", "Backbone", "Rendered"]
 
 
 class Backbone:
@@ -70,7 +50,8 @@ class Backbone:
         self.hidden: int = text_config.hidden_size
         self.layers: int = text_config.num_hidden_layers
         self.image_token_id: int = model.config.image_token_id
-        self._control = [t for t in processor.tokenizer.all_special_tokens if t]
+        self.family = family_of(model.config)
+        self._control = _control_tokens(processor)
         self._pad = processor.tokenizer.pad_token_id or 0
 
     # -- parts -------------------------------------------------------------------------------------------------------
@@ -83,28 +64,20 @@ class Backbone:
     @property
     def language(self) -> nn.Module:
         """The language model without its head."""
-        return self._part(_LANGUAGE_NAMES)
+        return self.family.language(self.base)
 
     @property
     def connector(self) -> nn.Module:
-        return self._part(_CONNECTOR_NAMES)
+        return self.family.connector(self.base)[0]
 
     @property
     def tower(self) -> nn.Module:
-        """The vision part before the connector."""
-        return self._part(_VISION_NAMES)
+        """The vision part; in some families the connector lies inside it (`groups` tells them apart)."""
+        return self.family.vision(self.base)
 
     @property
     def device(self) -> torch.device:
         return next(self.base.parameters()).device
-
-    def _part(self, names: Sequence[str]) -> nn.Module:
-        inner = self.base.model
-        for name in names:
-            if hasattr(inner, name):
-                part: nn.Module = getattr(inner, name)
-                return part
-        raise StageError(f"{type(self.base).__name__} has none of {', '.join(names)}: it needs an adapter of its own.")
 
     @property
     def caches_vision(self) -> bool:
@@ -114,6 +87,7 @@ class Backbone:
     def fingerprint(self) -> str:
         """Changes with any weight or with how a sample is rendered."""
         digest = hashlib.sha256(str(getattr(self.processor, "chat_template", "")).encode())
+        digest.update(self.family.identity(self.processor).encode())
         for name, tensor in sorted(self.base.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
@@ -121,14 +95,7 @@ class Backbone:
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """The parameters as "vision", "connector" and "language" (with its head), each in one of them."""
-        vision = list(self.tower.parameters())
-        connector = list(self.connector.parameters())
-        taken = {id(p) for p in [*vision, *connector]}
-        return {
-            "vision": vision,
-            "connector": connector,
-            "language": [p for p in self.base.parameters() if id(p) not in taken],
-        }
+        return self.family.groups(self.base)
 
     # -- samples to tensors ------------------------------------------------------------------------------------------
 
@@ -139,11 +106,13 @@ class Backbone:
             BadSample: a broken image, no text to learn, text that holds control tokens, or too many tokens.
         """
         sample.check()
-        turns = [(turn.role, write_regions(turn)) for turn in sample.turns]
-        for _, text in turns:
-            self._refuse_control(text)
-        messages = messages_of(turns, len(sample.pictures))
-        return self._rendered(pieces(self._template, messages), [p.decode() for p in sample.pictures])
+        for turn in sample.turns:
+            self._refuse_control(turn.text)
+        pictures = [p.decode() for p in sample.pictures]
+        size = pictures[0].size if pictures else None
+        turns = [(t.role, write_regions(t, lambda r: self.family.place(self.processor, r, size))) for t in sample.turns]
+        messages = messages_of(turns, len(pictures))
+        return self._rendered(pieces(self._template, messages), pictures)
 
     def prompt(self, picture: Image.Image | NDArray[np.uint8] | None, text: str) -> Rendered:
         """A user turn with picture and text, the assistant's turn opened; nothing is learnt.
@@ -165,7 +134,7 @@ class Backbone:
     def _template(self, messages: list[dict[str, Any]], open_answer: bool) -> str:
         if not messages:
             return ""
-        return str(self.processor.apply_chat_template(messages, add_generation_prompt=open_answer, tokenize=False))
+        return self.family.template(self.processor, messages, open_answer)
 
     def _rendered(self, cut: list[Piece], pictures: list[Image.Image]) -> Rendered:
         ids: list[int] = []
@@ -173,9 +142,7 @@ class Backbone:
         pixels: dict[str, Tensor] = {}
         for piece in cut:
             if piece.pictures:
-                made = self.processor(text=[piece.text], images=pictures, add_special_tokens=False, return_tensors="pt")
-                new = made["input_ids"][0].tolist()
-                pixels = {k: v for k, v in made.items() if k not in _NOT_PIXELS and isinstance(v, Tensor)}
+                new, pixels = self.family.tokens(self.processor, piece.text, pictures)
             else:
                 new = self.processor.tokenizer(piece.text, add_special_tokens=False)["input_ids"]
             ids += new
@@ -189,22 +156,24 @@ class Backbone:
 
         Returns:
             input_ids, attention_mask and labels [batch, tokens] (labels -100 where nothing is learnt), and the pixel
-            tensors of all rows one after the other.
+            tensors of all rows one after the other. Some families add a tensor or two about the tokens.
         """
-        if not rows:
-            raise ValueError("collate needs at least one row")
-        length = max(len(row) for row in rows)
-        ids = torch.full((len(rows), length), self._pad)
-        mask = torch.zeros((len(rows), length), dtype=torch.long)
-        labels = torch.full((len(rows), length), IGNORED)
-        for n, row in enumerate(rows):
-            tokens = torch.tensor(row.ids)
-            ids[n, : len(row)] = tokens
-            mask[n, : len(row)] = 1
-            labels[n, : len(row)] = torch.where(torch.tensor(row.learnt), tokens, IGNORED)
-        keys = dict.fromkeys(key for row in rows for key in row.pixels)
-        pixels = {key: _join([row.pixels[key] for row in rows if key in row.pixels]) for key in keys}
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels, **pixels}
+        batch = collate(rows, self._pad)
+        return batch | self.family.extras(self.base, batch)
+
+    def pack(self, rows: Sequence[Rendered]) -> dict[str, Tensor]:
+        """Rows one after the other as one row without padding; `states` lets none of them see another.
+
+        Returns:
+            input_ids, labels and position_ids [1, tokens] (positions start again at each row, whose first token is
+            never a target), and the rest as in `collate`; no attention_mask.
+        """
+        batch = pack(rows)
+        return batch | self.family.extras(self.base, batch)
+
+    def own_inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A batch of `collate` as the transformers model's own `forward` and `generate` take it, without labels."""
+        return self.family.own(self.base, batch)
 
     # -- the model ---------------------------------------------------------------------------------------------------
 
@@ -223,7 +192,7 @@ class Backbone:
         handle = self.connector.register_forward_pre_hook(lambda _, given: caught.append(given[0]))
         try:
             with torch.no_grad():
-                self._connect({k: v.to(self.device) for k, v in pixels.items() if k not in _TEXT_KEYS})
+                self._connect(self._pixels(pixels))
         finally:
             handle.remove()
         return caught[0]
@@ -251,19 +220,18 @@ class Backbone:
             [batch, tokens (+ q), hidden]
         """
         batch = {k: v.to(self.device) for k, v in batch.items()}
-        embedded = self.embed(batch)
-        mask = batch.get("attention_mask")
+        embedded, deep = self._embed(batch)
         if queries is not None:
-            if mask is None:
+            if "attention_mask" not in batch:
                 raise ValueError("queries need an attention mask: they go after each row's last real token")
-            embedded, mask = _append(embedded, mask, queries)
+            embedded = _append(embedded, batch["attention_mask"], queries)
+            batch = lengthen(batch, len(queries))
             if together:
-                mask = _block_mask(mask, len(queries), embedded.dtype)
+                batch["attention_mask"] = block_mask(batch, len(queries), embedded.dtype)
         inner = layer not in (-1, self.layers)
         out = self.language(
             inputs_embeds=embedded,
-            attention_mask=mask,
-            position_ids=batch.get("position_ids"),
+            **self.family.reading(self.base, embedded, batch, deep),
             past_key_values=cache,
             use_cache=cache is not None,
             output_hidden_states=inner,
@@ -272,24 +240,29 @@ class Backbone:
         return states
 
     def embed(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """What the language model reads: word embeddings, the connector's output at image tokens.
+        """What the language model reads first: word embeddings, the connector's output at image tokens.
 
         Returns:
             [batch, tokens, hidden]
         """
+        return self._embed(batch)[0]
+
+    def _embed(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """`embed`, and what the pictures give to later layers."""
         ids = batch["input_ids"].to(self.device)
-        embedded: Tensor = self.base.get_input_embeddings()(ids)
-        pixels = {k: v.to(self.device) for k, v in batch.items() if k not in _TEXT_KEYS}
-        if not pixels:
-            return embedded
-        features = self._connect(pixels).to(embedded.dtype)
-        places = (ids == self.image_token_id)[..., None]
-        if int(places.sum()) != features.shape[0]:
-            raise ValueError(
-                f"{int(places.sum())} image tokens, but the pictures give {features.shape[0]} features: "
-                "the processor does not belong to this model"
-            )
-        return embedded.masked_scatter(places.expand_as(embedded), features)
+        pixels = self._pixels(batch)
+        places = ids == self.image_token_id
+        features, deep = self._connect(pixels) if pixels else (None, [])
+        refuse_mismatch(int(places.sum()), 0 if features is None else features.shape[0])
+        # Some models have no embedding for the image token.
+        embedded: Tensor = self.base.get_input_embeddings()(ids.masked_fill(places, 0))
+        if features is not None:
+            where = places[..., None].expand_as(embedded)
+            embedded = embedded.masked_scatter(where, features.to(embedded.dtype))
+        return embedded, deep
+
+    def _pixels(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {k: v.to(self.device) for k, v in batch.items() if k not in TEXT_KEYS}
 
     @torch.no_grad()
     def complete(self, rows: Sequence[Rendered], max_new_tokens: int = 32) -> list[str]:
@@ -299,13 +272,13 @@ class Backbone:
             # Rows of one length need no padding, which `generate` would want on the left.
             chosen = [n for n, row in enumerate(rows) if len(row) == length]
             batch = self.collate([rows[n] for n in chosen])
-            made = self.base.generate(
-                inputs_embeds=self.embed(batch),
-                attention_mask=batch["attention_mask"].to(self.device),
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                pad_token_id=self._pad,
-            )
+            if "vision" in batch:
+                given = {"inputs_embeds": self.embed(batch), "attention_mask": batch["attention_mask"].to(self.device)}
+            else:
+                given = {k: v.to(self.device) for k, v in self.own_inputs(batch).items()}
+            made = self.base.generate(**given, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=self._pad)
+            # With token ids the prompt is given back too.
+            made = made[:, length:] if "input_ids" in given else made
             texts = self.processor.tokenizer.batch_decode(made, skip_special_tokens=True)
             for n, text in zip(chosen, texts, strict=True):
                 said[n] = text.strip()
@@ -337,20 +310,20 @@ class Backbone:
         if not bool(wanted.any()):
             raise ValueError("no token of this batch is learnt")
         hidden = (self.states(batch) if states is None else states)[:, :-1][wanted]
-        return self.base.get_output_embeddings()(hidden), targets[wanted]
+        return self.logits(hidden), targets[wanted]
 
-    def _connect(self, pixels: Mapping[str, Tensor]) -> Tensor:
-        """Pixel tensors, or cached vision features, to [image tokens of all rows, hidden]."""
-        if "vision" in pixels:
-            given = pixels["vision"]
-            if not torch.is_autocast_enabled(self.device.type):
-                given = given.to(next(self.connector.parameters()).dtype)
-            features = self.connector(given)
-        else:
-            features = self.base.get_image_features(**pixels).pooler_output
-        if not isinstance(features, Tensor):
-            features = torch.cat([f.flatten(0, -2) for f in features])
-        return features.flatten(0, -2)
+    def logits(self, states: Tensor) -> Tensor:
+        """The head: final states [..., hidden] -> [..., vocabulary]."""
+        return self.family.logits(self.base, states)
+
+    def _connect(self, pixels: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Pixel tensors, or cached vision features, to [image tokens of all rows, hidden]; and for later layers."""
+        if "vision" not in pixels:
+            return self.family.features(self.base, pixels)
+        given = pixels["vision"]
+        if not torch.is_autocast_enabled(self.device.type):
+            given = given.to(next(self.connector.parameters()).dtype)
+        return flat(self.connector(given)), []
 
     def save(self, folder: Path | str) -> None:
         """Write model (adapters merged into it) and processor; `load_backbone(folder)` reads them."""
@@ -370,41 +343,17 @@ def _as_image(picture: Image.Image | NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(picture)
 
 
-def _join(tensors: list[Tensor]) -> Tensor:
-    """Along the first dimension, the others padded with zeros to the largest."""
-    sizes = [max(dims) for dims in zip(*(t.shape[1:] for t in tensors), strict=True)]
-    padded = []
-    for tensor in tensors:
-        pads: list[int] = []
-        for have, want in zip(reversed(tensor.shape[1:]), reversed(sizes), strict=True):
-            pads += [0, want - have]
-        padded.append(F.pad(tensor, pads) if any(pads) else tensor)
-    return torch.cat(padded)
-
-
-def _append(embedded: Tensor, mask: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
-    """`queries` after each row's last real token: [batch, tokens + q, hidden] and its mask."""
-    rows, tokens, _ = embedded.shape
+def _append(embedded: Tensor, mask: Tensor, queries: Tensor) -> Tensor:
+    """`queries` after each row's last real token: [batch, tokens + q, hidden]."""
     count = len(queries)
-    lengths = mask.sum(1)
     longer = F.pad(embedded, (0, 0, 0, count))
-    at = lengths[:, None] + torch.arange(count, device=embedded.device)
+    at = mask.sum(1)[:, None] + torch.arange(count, device=embedded.device)
     index = at[..., None].expand(-1, -1, embedded.shape[2])
-    longer = longer.scatter(1, index, queries.to(embedded.dtype)[None].expand(rows, -1, -1))
-    whole = torch.arange(tokens + count, device=embedded.device) < (lengths + count)[:, None]
-    return longer, whole.long()
+    return longer.scatter(1, index, queries.to(embedded.dtype)[None].expand(len(embedded), -1, -1))
 
 
-def _block_mask(mask: Tensor, count: int, dtype: torch.dtype) -> Tensor:
-    """Causal, but for the last `count` real positions of each row, which see each other: [batch, 1, tokens, tokens].
-
-    As attention adds it: 0 where a query (third dimension) sees a key (fourth), very low elsewhere.
-    """
-    places = torch.arange(mask.shape[1], device=mask.device)
-    lengths = mask.sum(1)[:, None]
-    last = (places >= lengths - count) & (places < lengths)
-    seen = (places[:, None] >= places)[None] | (last[:, :, None] & last[:, None, :])
-    # Padding comes last, so that a real position sees none of it; it sees itself, lest its softmax be over nothing.
-    return torch.zeros(seen.shape, dtype=dtype, device=mask.device).masked_fill(~seen, torch.finfo(dtype).min / 2)[
-        :, None
-    ]
+def _control_tokens(processor: Any) -> list[str]:
+    """What a tokenizer makes a command of."""
+    tokenizer = processor.tokenizer
+    added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return [token for token in dict.fromkeys([*tokenizer.all_special_tokens, *added]) if token]

@@ -7,6 +7,7 @@ own gets whole percentages, "(37, 62)".
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from embodied_midtrain.samples import Region, Turn
 
@@ -22,6 +23,22 @@ def read_percent(text: str, count: int = 2) -> tuple[float, ...] | None:
     return tuple(int(v) / 100 for v in found.groups()) if found else None
 
 
-def write_regions(turn: Turn) -> str:
+def thousandths(region: Region) -> str:
+    """Of the picture's sides, 0 to 1000: (0.37, 0.618) -> "[370, 618]"."""
+    return str([round(1000 * v) for v in region.values])
+
+
+def pixels(region: Region, size: tuple[int, int]) -> str:
+    """Whole pixels of a picture of `size` (width, height): (0.5, 0.25) of 448 x 224 -> "[224, 56]"."""
+    return str([min(round(v * size[n % 2]), size[n % 2] - 1) for n, v in enumerate(region.values)])
+
+
+def location_tokens(region: Region) -> str:
+    """One token "<loc0000>" to "<loc1023>" a value, y before x: (0.0, 1.0) -> "<loc1023><loc0000>"."""
+    pairs = [region.values[n : n + 2] for n in range(0, len(region.values), 2)]
+    return "".join(f"<loc{round(1023 * v):04d}>" for x, y in pairs for v in (y, x))
+
+
+def write_regions(turn: Turn, write: Callable[[Region], str] = percent) -> str:
     """The turn's text, each region mark replaced in order."""
-    return turn.written(percent)
+    return turn.written(write)

@@ -4,44 +4,24 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from embodied_midtrain.artifacts import Artifact, Skips, atomic_path, open_stage, write_atomic
-from embodied_midtrain.backbones.backbone import Backbone, Rendered
+from embodied_midtrain.artifacts import Artifact, Skips, atomic_path, to_plain, write_atomic
+from embodied_midtrain.backbones.backbone import Backbone
 from embodied_midtrain.backbones.opening import load_backbone
-from embodied_midtrain.midtraining.mixture import FOLDER, Fetch, Key, Mixture, prepare
+from embodied_midtrain.midtraining.kept import FOLDER
+from embodied_midtrain.midtraining.mixture import Budget, Key, Mixture, prepare
+from embodied_midtrain.midtraining.settings import MidtrainConfig
+from embodied_midtrain.midtraining.teach import teach
 from embodied_midtrain.proximity.select import read_selection
 from embodied_midtrain.samples import Sample
 from embodied_midtrain.sources.opening import open_pool, read_samples
-from embodied_midtrain.training.loop import Loss, Optimisation, Trainee, close, curve, pick_device, train, train_mode
-from embodied_midtrain.training.lora import let_learn, merge_lora
+from embodied_midtrain.training.loop import close, curve, pick_device
+from embodied_midtrain.training.team import join_team
+from embodied_midtrain.training.tracking import AccelerateTracker, TrackerName
 
-
-@dataclass(frozen=True, kw_only=True)
-class MidtrainConfig(Optimisation):
-    """How a backbone is mid-trained. The defaults are the paper's."""
-
-    method: Literal["full", "lora"] = "full"
-    """Whether the weights themselves learn, or LoRA beside them that is merged at the end."""
-    train: tuple[Literal["vision", "connector", "language"], ...] = ("vision", "connector", "language")
-    """Parts of the backbone that learn. Without vision its output is computed once a sample and kept on disk."""
-    lora_rank: int = 32
-    """Rank of LoRA."""
-    lora_alpha: float = 64.0
-    """Scale of LoRA, times its rank."""
-    max_tokens: int = 1024
-    """Longer samples are skipped and counted."""
-    keep: int | None = None
-    """Only the first samples of the selection."""
-
-    def check(self) -> None:
-        super().check()
-        if not self.train:
-            raise ValueError("train names no part of the backbone: give vision, connector or language")
-        if self.keep is not None and self.keep < 1:
-            raise ValueError(f"keep is {self.keep}; it must be at least 1")
+__all__ = ["MidtrainConfig", "midtrain", "midtrain_command"]
 
 
 def midtrain(
@@ -53,8 +33,9 @@ def midtrain(
     selection: Artifact | None = None,
     images: Path | None = None,
     overwrite: bool = False,
+    tracker: TrackerName | None = None,
 ) -> Artifact:
-    """Train `backbone` (changed in place) on a selection of `pool`.
+    """Train `backbone` (changed in place) on a selection of `pool`, by this process or the team it was launched in.
 
     The artifact holds `model`, a plain transformers checkpoint that `load_backbone` opens, and `curve.json`. Its
     counts say how often each source was drawn against what was meant, and how many draws were repeats.
@@ -62,21 +43,30 @@ def midtrain(
     Args:
         selection: an 'emt select' artifact; None: the whole pool.
         images: folder that image paths in a conversation file start from.
+        tracker: also log there; the result does not depend on it.
 
     Raises:
-        StageError: no usable sample, a sample that is not in the pool, or a loss that is not a number.
+        StageError: no usable sample, a sample that is not in the pool, a loss that is not a number, or out of memory.
         ValueError: settings that cannot be meant.
     """
     config.check()
+    team = join_team(config.device)
+    if config.batch < team.size:
+        raise ValueError(f"batch ({config.batch}) must be at least the number of processes ({team.size})")
     source = open_pool(pool, images=images, skips=Skips())
     inputs: dict[str, Artifact | str] = {
-        "backbone": backbone.fingerprint(),
+        "backbone": backbone.fingerprint() if team.first else "",
         "pool": source.fingerprint(),
         **({"selection": selection} if selection is not None else {}),
     }
-    with open_stage(out, "midtrain", config, inputs, overwrite=overwrite) as run:
+    with team.open_stage(out, "midtrain", config, inputs, overwrite=overwrite) as run:
         if not run.done:
-            backbone.model.to(pick_device(config.device)).float()
+            told = (
+                AccelerateTracker(tracker, "midtrain", run.log(""), to_plain(config))
+                if tracker and team.first
+                else None
+            )
+            backbone.model.to(team.device or pick_device(config.device)).float()
             backbone.max_tokens = config.max_tokens
             backbone.model.eval()
             chosen = read_selection(selection) if selection is not None else [sample.key for sample in source]
@@ -90,69 +80,30 @@ def midtrain(
                 wanted,
                 fetch,
                 backbone,
-                steps=config.steps,
-                batch=config.batch,
-                seed=config.seed,
-                keep_vision="vision" not in config.train and backbone.caches_vision,
+                Budget(
+                    steps=config.steps,
+                    batch=config.batch,
+                    seed=config.seed,
+                    weights=config.weights,
+                    repeats=config.repeats,
+                ),
+                keep_vision=not config.sees and backbone.caches_vision,
+                team=team,
             )
-            source_of_rows = Rows(mixture, backbone, fetch)
-            losses = train(run, _trainee(backbone, source_of_rows, config), config, "midtrain")
-            if config.method == "lora":
-                backbone.model.eval()
-                probe = backbone.collate(source_of_rows.step(config.steps - 1)[:2])
-                merge_lora(backbone.base, lambda: backbone.answer_logits(probe)[0])
-            with atomic_path(run.file("model")) as folder:
-                backbone.save(folder)
-            write_atomic(run.file("curve.json"), curve(losses))
-            run.finish(_counts(mixture, config))
+            losses = teach(run, backbone, mixture, fetch, config, team, told)
+            if told is not None:
+                told.finish()
+            if team.first:
+                with atomic_path(run.file("model")) as folder:
+                    backbone.save(folder)
+                write_atomic(run.file("curve.json"), curve(losses))
+                run.finish(_counts(mixture, config))
+            team.wait()
         artifact = run.artifact()
-    close(out)
-    shutil.rmtree(out / FOLDER, ignore_errors=True)
+    if team.first:
+        close(out)
+        shutil.rmtree(out / FOLDER, ignore_errors=True)
     return artifact
-
-
-class Rows:
-    """The rows of each step: from disk, or rendered from a stream of the pool in the order of the steps."""
-
-    def __init__(self, mixture: Mixture, backbone: Backbone, fetch: Fetch) -> None:
-        self.mixture = mixture
-        self.backbone = backbone
-        self._fetch = fetch
-        self._stream: Iterator[Sample] | None = None
-        self._next = -1
-
-    def step(self, step: int) -> list[Rendered]:
-        index = self.mixture.steps[step].tolist()
-        if self.mixture.kept is not None:
-            return [self.mixture.kept.row(i) for i in index]
-        if self._stream is None or self._next != step:
-            self._stream = self._fetch([self.mixture.keys[i] for i in self.mixture.steps[step:].ravel().tolist()])
-        self._next = step + 1
-        return [self.backbone.render(next(self._stream)) for _ in index]
-
-    def describe(self, step: int) -> str:
-        names = ["/".join(self.mixture.keys[i]) for i in self.mixture.steps[step].tolist()]
-        return f"samples {', '.join(names[:8])}" + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-
-
-def _trainee(backbone: Backbone, rows: Rows, config: MidtrainConfig) -> Trainee:
-    groups = backbone.groups()
-    chosen = [parameter for name in config.train for parameter in groups[name]]
-    lora = config.method == "lora"
-    let_learn(backbone.base, chosen, lora=lora, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
-    train_mode(backbone.base)
-
-    def losses(step: int) -> Iterator[Loss]:
-        batch = rows.step(step)
-        # Means over micro-batches would weigh a token by its micro-batch; shares of all learnt tokens do not.
-        learnt = sum(sum(row.learnt[1:]) for row in batch)
-        for at in range(0, len(batch), config.micro_batch):
-            part = batch[at : at + config.micro_batch]
-            share = sum(sum(row.learnt[1:]) for row in part) / learnt
-            yield Loss(backbone.loss(backbone.collate(part)) * share, sum(len(row) for row in part))
-
-    weights = {name: p for name, p in backbone.base.named_parameters() if p.requires_grad}
-    return Trainee(weights, losses, rows.describe, unit="tokens")
 
 
 def _counts(mixture: Mixture, config: MidtrainConfig) -> dict[str, Any]:
@@ -176,17 +127,22 @@ def midtrain_command(
     backbone: str = "compact",
     images: Path | None = None,
     random_language: int | None = None,
+    tracker: TrackerName | None = None,
     overwrite: bool = False,
 ) -> None:
     """Train a backbone on a selection: next-token loss on the answers only.
 
-    Killed, the same command goes on and ends with the same bytes.
+    Killed, the same command goes on and ends with the same bytes. On several GPUs, start it with accelerate: DDP, or
+    FSDP where accelerate's settings ask for it; the result is that of one process, but for rounding.
 
     Examples:
         emt midtrain --out runs/mine/midtrained --pool runs/mine/pool --selection runs/mine/selected \\
             --steps 60 --batch 16 --micro-batch 16 --train connector language
         emt midtrain --out runs/mine/midtrained --pool data/llava.json --images data/images \\
             --selection runs/mine/selected --backbone HuggingFaceTB/SmolVLM2-256M-Video-Instruct --method lora
+        emt midtrain --out runs/mine/midtrained --pool runs/mine/pool --weights books 1 charts 3 --no-repeats
+        accelerate launch --multi-gpu --num-processes 8 -m embodied_midtrain.cli midtrain --out runs/mine/midtrained \\
+            --pool runs/mine/pool --selection runs/mine/selected
 
     Args:
         out: folder for the adapted backbone (in `model`).
@@ -196,11 +152,26 @@ def midtrain_command(
         backbone: "compact", a folder written by transformers, or a hub name.
         images: folder that image paths in a conversation file start from.
         random_language: seed of a randomly initialised language model, as a control.
+        tracker: log there too (`pip install tensorboard`, `wandb` or `trackio`); logs/train.jsonl is written anyway.
         overwrite: replace a result that was made from other inputs or settings.
     """
     chosen = Artifact.open(selection, "select") if selection is not None else None
-    loaded = load_backbone(backbone, random_language=random_language)
-    artifact = midtrain(out, config, backbone=loaded, pool=pool, selection=chosen, images=images, overwrite=overwrite)
+    team = join_team(config.device)
+    place = str(team.device) if team.device is not None else None
+    loaded = load_backbone(backbone, random_language=random_language, device=place)
+    artifact = midtrain(
+        out,
+        config,
+        backbone=loaded,
+        pool=pool,
+        selection=chosen,
+        images=images,
+        overwrite=overwrite,
+        tracker=tracker,
+    )
+    team.leave()
+    if not team.first:
+        return
     counts = artifact.counts
     print(f"{artifact.path / 'model'}: {counts['samples_seen']} samples seen, {counts['repeated']} of them repeats")
     print(f"{'source':<24}{'target':>9}{'realised':>10}{'repeated':>10}")

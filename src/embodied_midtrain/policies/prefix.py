@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from transformers import DynamicCache
 
 from embodied_midtrain.artifacts import StageError
 from embodied_midtrain.backbones.backbone import Backbone
+from embodied_midtrain.backbones.rows import lengthen
 
 
 @dataclass(frozen=True)
@@ -84,31 +86,38 @@ def read_prefix(
         raise StageError(f"{backbone.name} keeps no keys and values of all tokens in every layer; choose another head")
     lengths = (batch["attention_mask"].sum(1) if lengths is None else lengths).to(device)
     seen = torch.arange(tokens, device=device) < lengths[:, None]
-    at = next_position(batch, lengths)[:, None] + torch.arange(steps, device=device)
-    rope = positions(backbone, states, at)
+    rope = rotary(backbone, states, next_positions(backbone, batch, lengths, steps))
     return Prefix([layer.keys for layer in kept], [layer.values for layer in kept], seen, rope), states
 
 
-def next_position(batch: Mapping[str, Tensor], lengths: Tensor) -> Tensor:
-    """The position that follows each row's first `lengths` tokens: [b]."""
-    given = batch.get("position_ids")
-    if given is None:
-        return lengths
-    # Models with positions in several directions, such as Qwen-VL, go on behind the largest.
-    given = given.to(lengths.device)
-    largest = given.amax(0) if given.ndim == 3 else given
-    inside = torch.arange(largest.shape[1], device=lengths.device) < lengths[:, None]
-    return largest.masked_fill(~inside, -1).amax(1) + 1
+def next_positions(backbone: Backbone, batch: Mapping[str, Tensor], lengths: Tensor, steps: int) -> Tensor:
+    """The positions, as the family counts them, that follow each row's first `lengths` tokens: [b, steps].
+
+    Where positions have several directions, words have the same in all of them.
+    """
+    batch = {k: v.to(lengths.device) for k, v in batch.items()}
+    inside = torch.arange(batch["input_ids"].shape[1], device=lengths.device) < lengths[:, None]
+    cut = {**batch, "attention_mask": inside.long()}
+    if "rope_positions" in batch:
+        cut["rope_positions"] = batch["rope_positions"].masked_fill(~inside, 0)
+    longer = lengthen(cut, steps)
+    blank = torch.zeros(*longer["input_ids"].shape, 1, device=lengths.device)
+    places = backbone.family.reading(backbone.base, blank, longer, [])["position_ids"]
+    at = lengths[:, None] + torch.arange(steps, device=lengths.device)
+    if places is None:
+        return at
+    found: Tensor = (places[-1] if places.ndim == 3 else places).gather(1, at)
+    return found
 
 
-def positions(backbone: Backbone, like: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+def rotary(backbone: Backbone, like: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
     """The language model's own rotary cosines and sines at positions [b, steps]: each [b, steps, depth]."""
-    rotary = getattr(backbone.language, "rotary_emb", None)
-    if rotary is None:
+    embedding: Any = getattr(backbone.language, "rotary_emb", None)
+    if embedding is None:
         raise StageError(f"{backbone.name} has no rotary positions; choose another head")
     try:
-        cosines, sines = rotary(like, at)
+        cosines, sines = embedding(like, at)
     except (IndexError, RuntimeError):
-        cosines, sines = rotary(like, at.expand(3, -1, -1))
-    # In words, a model with positions in several directions has the same one in all.
+        # Qwen2.5-VL's wants a position for each direction.
+        cosines, sines = embedding(like, at.expand(3, -1, -1))
     return (cosines[0], sines[0]) if cosines.ndim == 4 else (cosines, sines)

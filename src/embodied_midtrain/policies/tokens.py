@@ -24,7 +24,7 @@ from embodied_midtrain.episodes import ActionSpec
 from embodied_midtrain.policies.fast import FastTokenizer
 from embodied_midtrain.policies.heads import Answer, Goal, as_answer
 from embodied_midtrain.policies.net import Net
-from embodied_midtrain.policies.prefix import next_position
+from embodied_midtrain.policies.prefix import next_positions
 
 if TYPE_CHECKING:
     from embodied_midtrain.policies.finetune import FinetuneConfig
@@ -76,29 +76,39 @@ class ActionTokens:
     @torch.no_grad()
     def generate(self, backbone: Backbone, rows: Sequence[Rendered]) -> list[list[int]]:
         """The likeliest action tokens after each row, one by one until the end; no other words can be said."""
+        said: list[list[int]] = [[] for _ in rows]
+        for length in sorted({len(row) for row in rows}):
+            # Rows of one length need no padding, over which a window that slides would stumble.
+            chosen = [n for n, row in enumerate(rows) if len(row) == length]
+            for n, tokens in zip(chosen, self._generate(backbone, [rows[n] for n in chosen]), strict=True):
+                said[n] = tokens
+        return said
+
+    def _generate(self, backbone: Backbone, rows: Sequence[Rendered]) -> list[list[int]]:
         batch = backbone.collate(rows)
         cache = DynamicCache()
-        states = backbone.last(backbone.states(batch, cache=cache), batch, 1, queries=False)[:, 0]
+        states = backbone.states(batch, cache=cache)[:, -1]
         mask = batch["attention_mask"].to(backbone.device)
-        at = next_position(batch, mask.sum(1))
+        most = self.fast.coefficients
+        at = next_positions(backbone, batch, mask.sum(1), most)
         allowed = torch.tensor([*self.words, self.end], device=backbone.device)
-        head, embed = backbone.base.get_output_embeddings(), backbone.base.get_input_embeddings()
+        embed = backbone.base.get_input_embeddings()
         said: list[list[int]] = [[] for _ in rows]
         talking = set(range(len(rows)))
-        for step in range(self.fast.coefficients):
-            chosen = head(states)[:, allowed].argmax(-1)
+        for step in range(most):
+            chosen = backbone.logits(states)[:, allowed].argmax(-1)
             for n, token in enumerate(chosen.tolist()):
                 if n in talking and token < len(self.words):
                     said[n].append(token)
                 else:
                     talking.discard(n)
-            if not talking or step + 1 == self.fast.coefficients:
+            if not talking or step + 1 == most:
                 break
             mask = F.pad(mask, (0, 1), value=1)
             out = backbone.language(
                 inputs_embeds=embed(allowed[chosen])[:, None],
                 attention_mask=mask,
-                position_ids=(at + step)[:, None],
+                position_ids=at[:, step : step + 1],
                 past_key_values=cache,
                 use_cache=True,
             )
@@ -136,8 +146,7 @@ class FastNet(Net):
         # A word flips at the smallest change of the weights; what it is chosen by does not.
         batch = backbone.collate(rows)
         last = backbone.last(backbone.states(batch), batch, 1, queries=False)[:, 0]
-        logits: Tensor = backbone.base.get_output_embeddings()(last)
-        return logits
+        return backbone.logits(last)
 
     def save(self, folder: Path) -> None:
         self.tokens.fast.save(folder)

@@ -37,7 +37,7 @@ def answer_losses(
                     # A state says what comes after its token.
                     at = torch.tensor(rows[number].learnt[1:]).nonzero()[:, 0]
                     if len(at):
-                        logits = backbone.base.get_output_embeddings()(own[place, at.to(own.device)]).float()
+                        logits = backbone.logits(own[place, at.to(own.device)]).float()
                         targets = ids[place, at + 1].to(logits.device)
                         found[number] = float(torch.nn.functional.cross_entropy(logits, targets))
     return found

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -17,7 +19,12 @@ from embodied_midtrain.artifacts import PARTS, StageError, StageRun
 from embodied_midtrain.backbones.precision import Precision, autocast
 from embodied_midtrain.progress import progress_bar
 from embodied_midtrain.training import checkpoint
+from embodied_midtrain.training.averages import Averages
+from embodied_midtrain.training.memory import advising
 from embodied_midtrain.training.schedule import cosine, warmup_steps
+from embodied_midtrain.training.speed import Speed
+from embodied_midtrain.training.team import ALONE, Team, whole
+from embodied_midtrain.training.tracking import Tracker
 
 CHECKPOINTS = f"{PARTS}/checkpoints"
 """Inside an artifact; not part of the result, and removed when the result is there."""
@@ -47,6 +54,8 @@ class Optimisation:
     """Of the arithmetic (weights stay fp32); auto: bf16 where the processor multiplies it natively."""
     device: str = "auto"
     """Where to train; auto: the GPU if there is one."""
+    ema: float | None = None
+    """Decay (such as 0.999) of a running average of the weights, which is then the result; None: the last weights."""
     seed: int = 0
     """Of the data order, new weights and augmentation."""
     save_seconds: float = 120.0
@@ -59,18 +68,23 @@ class Optimisation:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not (self.lr > 0 and self.clip > 0):
             raise ValueError(f"lr ({self.lr}) and clip ({self.clip}) must be above 0")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"ema is {self.ema}; it is a decay between 0 and 1, such as 0.999")
         warmup_steps(self.steps, ratio=self.warmup_ratio, fixed=self.warmup_steps)
 
 
 @dataclass(frozen=True)
 class Loss:
-    """One micro-batch's share of a step's loss; the shares of a step add up to its loss.
+    """One micro-batch's share of a step's loss; the shares of a step, over all processes, add up to its loss.
 
-    `size` counts what speed is measured in: tokens or frames.
+    `size` counts what speed is measured in: tokens or frames. `operations` of `training.operations`, and `what` (names
+    of its data, for the message where it is not a number) may be left out.
     """
 
     share: Tensor
     size: int
+    operations: float = 0.0
+    what: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,68 +94,117 @@ class Trainee:
     Attributes:
         weights: the trainable parameters, by name.
         losses: the micro-batches of a step, computed one by one as they are asked for; called within autocast.
-            It must depend on nothing but the step, the weights and torch's and numpy's global generators.
+            It must depend on nothing but the step, the weights and torch's and numpy's global generators. In a team it
+            gives this process's share, as many micro-batches as in every other process.
         describe: names a step's data, for the message when its loss is not a number.
         unit: what `Loss.size` counts.
+        waited: seconds that `losses` has waited for data so far.
+        advice: what to change where memory runs out.
     """
 
     weights: Mapping[str, nn.Parameter]
     losses: Callable[[int], Iterator[Loss]]
     describe: Callable[[int], str]
     unit: str = "samples"
+    waited: Callable[[], float] = lambda: 0.0
+    advice: str = "Lower micro_batch; the result stays the same."
 
 
-def train(run: StageRun, trainee: Trainee, config: Optimisation, label: str) -> list[float]:
+@dataclass(frozen=True)
+class Work:
+    """What one step came to, over all processes."""
+
+    loss: float
+    size: float
+    operations: float
+    due: bool
+    """Whether the first process wants a checkpoint after it."""
+    bad: str = ""
+    """The micro-batch of this process whose loss is not finite."""
+
+
+def train(
+    run: StageRun,
+    trainee: Trainee,
+    config: Optimisation,
+    label: str,
+    *,
+    team: Team = ALONE,
+    tracker: Tracker | None = None,
+    peak: float | None = None,
+) -> list[float]:
     """Train to `config.steps`, from the latest checkpoint where there is one; returns the loss of every step.
 
     The state after the last step is in a checkpoint when this returns: a run that is killed while its result is
-    written does not train again. `close` removes the checkpoints after the artifact is finished.
+    written does not train again. `close` removes the checkpoints after the artifact is finished. With `config.ema` the
+    weights are the averaged ones when this returns.
+
+    Args:
+        team: the processes that train together; all of them call this.
+        peak: operations a second of this device (`training.peak`), for model-flops use.
 
     Raises:
-        StageError: where a loss or gradient is not finite. The state before that step is kept.
+        StageError: where a loss or gradient is not finite, or memory runs out. The state before that step is kept.
     """
     config.check()
     folder = run.out / CHECKPOINTS
+    weights = list(trainee.weights.values())
     optimizer = torch.optim.AdamW(
-        list(trainee.weights.values()), lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.999), fused=True
+        weights, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.999), fused=True
     )
-    torch.manual_seed(config.seed)
-    np.random.seed(config.seed % 2**32)
+    averages = Averages(trainee.weights, config.ema) if config.ema is not None else None
+    state = checkpoint.Trained(trainee.weights, optimizer, averages)
+    torch.manual_seed(config.seed + 10_007 * team.rank)
+    np.random.seed((config.seed + 10_007 * team.rank) % 2**32)
     losses: list[float] = []
     first = 0
     if (found := checkpoint.latest(folder)) is not None:
-        first, losses = checkpoint.restore(found, trainee.weights, optimizer)
+        first, losses = checkpoint.restore(found, state, team)
     warmup = warmup_steps(config.steps, ratio=config.warmup_ratio, fixed=config.warmup_steps)
     saved = time.monotonic()
-    with run.log("train.jsonl").open("a") as log, progress_bar(label, config.steps, first) as bar:
+    speed = Speed(trainee.unit, None if peak is None else peak * team.size)
+    with (
+        _journal(run, team) as log,
+        progress_bar(label, config.steps, first, shown=team.first) as bar,
+        advising(trainee.advice),
+    ):
         for step in range(first, config.steps):
-            started = time.monotonic()
+            started, waited = time.perf_counter(), trainee.waited()
             for group in optimizer.param_groups:
                 group["lr"] = config.lr * cosine(step, config.steps, warmup)
-            loss, size = _gradients(trainee, step, config)
-            norm = float(nn.utils.clip_grad_norm_(list(trainee.weights.values()), config.clip))
-            if not (math.isfinite(loss) and math.isfinite(norm)):
+            work = _gradients(trainee, step, config, team, due=time.monotonic() - saved >= config.save_seconds)
+            norm = float(whole(nn.utils.clip_grad_norm_(weights, config.clip)))
+            if not (math.isfinite(work.loss) and math.isfinite(norm)):
                 optimizer.zero_grad()
-                kept = checkpoint.save(folder, step, trainee.weights, optimizer, losses)
+                kept = checkpoint.save(folder, step, state, losses, team)
+                bad = next((said for said in team.all_say(work.bad) if said), "") or trainee.describe(step)
                 raise StageError(
-                    f"{label}: the loss of step {step} is {loss} (gradient norm {norm}) on {trainee.describe(step)}. "
+                    f"{label}: the loss of step {step} is {work.loss} (gradient norm {norm}) on {bad}. "
                     f"The state before it is kept in {kept}. Look at these samples, or lower the learning rate "
                     f"({config.lr}) and start in a new folder."
                 )
             optimizer.step()
             optimizer.zero_grad()
-            losses.append(loss)
-            seconds = max(1e-9, time.monotonic() - started)
+            if averages is not None:
+                averages.update(trainee.weights, step)
+            losses.append(work.loss)
+            record = {"step": step, "loss": work.loss, "lr": optimizer.param_groups[0]["lr"], "norm": norm}
+            record |= speed.of(work.size, work.operations, time.perf_counter() - started, trainee.waited() - waited)
             bar.advance()
-            bar.say(f"loss {loss:.4f}")
-            record = {"step": step, "loss": loss, "lr": optimizer.param_groups[0]["lr"], "norm": norm}
-            log.write(json.dumps({**record, "seconds": seconds, f"{trainee.unit}_per_second": size / seconds}) + "\n")
-            if time.monotonic() - saved >= config.save_seconds and step + 1 < config.steps:
-                log.flush()
-                checkpoint.save(folder, step + 1, trainee.weights, optimizer, losses)
+            bar.say(f"loss {work.loss:.4f}  {speed}")
+            if log is not None:
+                log.write(json.dumps(record) + "\n")
+            if tracker is not None:
+                tracker.log({name: value for name, value in record.items() if name != "step"}, step)
+            if work.due and step + 1 < config.steps:
+                if log is not None:
+                    log.flush()
+                checkpoint.save(folder, step + 1, state, losses, team)
                 saved = time.monotonic()
     if first < config.steps:
-        checkpoint.save(folder, config.steps, trainee.weights, optimizer, losses)
+        checkpoint.save(folder, config.steps, state, losses, team)
+    if averages is not None:
+        averages.put_into(trainee.weights)
     return losses
 
 
@@ -168,16 +231,30 @@ def train_mode(module: nn.Module) -> None:
             part.eval()
 
 
-def _gradients(trainee: Trainee, step: int, config: Optimisation) -> tuple[float, int]:
-    total, size = 0.0, 0
+@contextlib.contextmanager
+def _journal(run: StageRun, team: Team) -> Iterator[IO[str] | None]:
+    if not team.first:
+        yield None
+        return
+    with run.log("train.jsonl").open("a") as log:
+        yield log
+
+
+def _gradients(trainee: Trainee, step: int, config: Optimisation, team: Team, due: bool) -> Work:
+    loss, size, operations, bad = 0.0, 0, 0.0, ""
     shares = trainee.losses(step)
     while True:
         with autocast(pick_device(config.device), config.precision):
             item = next(shares, None)
         if item is None:
-            return total, size
+            break
         value = float(item.share.detach())
-        total, size = total + value, size + item.size
+        loss, size, operations = loss + value, size + item.size, operations + item.operations
         if not math.isfinite(value):
-            return total, size
-        item.share.backward()
+            bad = bad or item.what
+            if team.size == 1:
+                break
+        # What a team's processes find is averaged, and a step is the sum of their shares.
+        (item.share * team.size if team.size > 1 else item.share).backward()
+    loss, total, operations, wanted = team.total([loss, size, operations, float(due and team.first)])
+    return Work(loss, total, operations, wanted > 0, bad)

@@ -1,0 +1,117 @@
+"""Two processes on this machine's CPU train as one does, and go on after a kill with the same bytes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from embodied_midtrain.artifacts import Artifact
+from embodied_midtrain.backbones.opening import load_backbone
+from embodied_midtrain.training import checkpoint
+from embodied_midtrain.training.loop import CHECKPOINTS
+from tests.midtraining.small_pool import make_pool, samples
+
+ROOT = Path(__file__).parents[2]
+SMALL = {"steps": 8, "batch": 6, "micro_batch": 2, "lr": 1e-2, "precision": "fp32", "device": "cpu"}
+ALL = {**SMALL, "packing": "on", "ema": 0.9, "method": "lora", "lora_rank": 4}
+
+
+def start(processes, pool, out, settings, *, sharded=False):
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    script = ["-m", "tests.midtraining.team_run", str(pool), str(out), json.dumps(settings)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_FSDP": str(sharded).lower()}
+    return subprocess.Popen(
+        [sys.executable, *launcher, *script],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def go(*given, **more):
+    process = start(*given, **more)
+    _, said = process.communicate(timeout=240)
+    assert process.returncode == 0, said.decode()[-3000:]
+
+
+@pytest.fixture
+def pool(tmp_path):
+    # Two without a picture: a process may then have none for the vision part.
+    rows = samples()
+    for n in (3, 8):
+        rows[n] = type(rows[n])(rows[n].source, rows[n].id, (), rows[n].turns)
+    return make_pool(tmp_path / "pool", rows)
+
+
+def result(folder):
+    artifact = Artifact.open(folder)
+    curve = json.loads(artifact.file("curve.json").read_text())["loss"]
+    return artifact, curve, load_backbone(artifact.file("model")).base.state_dict()
+
+
+def same(folder, other):
+    """Losses within 1e-4, weights within 1e-3 of what Adam at this rate may move them: sums are of another order."""
+    one, two = result(folder), result(other)
+    assert two[1] == pytest.approx(one[1], rel=1e-4)
+    for name, tensor in one[2].items():
+        torch.testing.assert_close(two[2][name], tensor, rtol=1e-3, atol=1e-3)
+    assert two[0].counts == one[0].counts
+
+
+@pytest.mark.parametrize("sharded", [False, True], ids=["ddp", "fsdp"])
+def test_two_processes_equal_one(tmp_path, pool, sharded):
+    settings = {**SMALL, "packing": "on"} if sharded else SMALL
+    go(1, pool, tmp_path / "one", settings)
+    go(2, pool, tmp_path / "two", settings, sharded=sharded)
+    same(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.parametrize("sharded", [False, True], ids=["ddp", "fsdp"])
+def test_killed_teams_go_on_and_end_with_the_same_bytes(tmp_path, pool, sharded):
+    settings = {**ALL, "steps": 30, "save_seconds": 0.0}
+    go(2, pool, tmp_path / "whole", settings, sharded=sharded)
+    process = start(2, pool, tmp_path / "killed", settings, sharded=sharded)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        found = checkpoint.latest(tmp_path / "killed" / CHECKPOINTS)
+        if found is not None and int(found.name[5:]) >= 3:
+            break
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    end_all_of(tmp_path / "killed")
+    assert 3 <= int(checkpoint.latest(tmp_path / "killed" / CHECKPOINTS).name[5:]) < 30
+    go(2, pool, tmp_path / "killed", settings, sharded=sharded)
+    whole, killed = Artifact.open(tmp_path / "whole"), Artifact.open(tmp_path / "killed")
+    assert whole.manifest["files"] == killed.manifest["files"]
+
+
+def end_all_of(out):
+    """The launcher starts its processes in sessions of their own; those that work on `out` are ended too."""
+    import psutil
+
+    for process in psutil.process_iter(["cmdline"]):
+        if str(out) in (process.info["cmdline"] or []):
+            process.kill()
+            process.wait(10)
+
+
+def test_a_team_goes_on_with_what_one_process_began(tmp_path, pool):
+    settings = {**SMALL, "ema": 0.9, "save_seconds": 0.0, "steps": 30}
+    process = start(1, pool, tmp_path / "mixed", settings)
+    while checkpoint.latest(tmp_path / "mixed" / CHECKPOINTS) is None:
+        assert process.poll() is None
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    go(2, pool, tmp_path / "mixed", settings)
+    go(1, pool, tmp_path / "one", settings)
+    same(tmp_path / "one", tmp_path / "mixed")
