@@ -34,7 +34,7 @@ from embodied_midtrain.policies.net import Net
 from embodied_midtrain.policies.prefix import Prefix, Room, read_prefix
 
 if TYPE_CHECKING:
-    from embodied_midtrain.policies.finetune import FinetuneConfig
+    from embodied_midtrain.policies.settings import FinetuneConfig
     from embodied_midtrain.policies.shape import PolicyShape
     from embodied_midtrain.policies.tokens import ActionTokens
 

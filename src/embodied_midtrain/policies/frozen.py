@@ -23,7 +23,7 @@ from embodied_midtrain.training.order import draws
 
 if TYPE_CHECKING:
     from embodied_midtrain.backbones.backbone import Backbone, Rendered
-    from embodied_midtrain.policies.finetune import FinetuneConfig
+    from embodied_midtrain.policies.settings import FinetuneConfig
 
 
 def maker(backbone: Backbone, preprocessor: Preprocessor, config: FinetuneConfig, cache: Path | None) -> Make:

@@ -13,7 +13,7 @@ from embodied_midtrain.backbones.backbone import Backbone, Rendered
 from embodied_midtrain.policies.heads import Answer, Goal
 
 if TYPE_CHECKING:
-    from embodied_midtrain.policies.finetune import FinetuneConfig
+    from embodied_midtrain.policies.settings import FinetuneConfig
 
 
 class Net(nn.Module, ABC):

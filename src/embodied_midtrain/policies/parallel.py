@@ -25,7 +25,7 @@ from embodied_midtrain.policies.heads import Answer, Goal, ResidualHead, as_answ
 from embodied_midtrain.policies.net import Net
 
 if TYPE_CHECKING:
-    from embodied_midtrain.policies.finetune import FinetuneConfig
+    from embodied_midtrain.policies.settings import FinetuneConfig
     from embodied_midtrain.policies.shape import PolicyShape
 
 

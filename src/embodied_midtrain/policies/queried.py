@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from embodied_midtrain.artifacts import StageRun
 from embodied_midtrain.policies.encoder import with_vision
 from embodied_midtrain.policies.frames import FrameStore, Goals, Make
+from embodied_midtrain.policies.joint import ImageText, Joint
 from embodied_midtrain.policies.policy import Policy
 from embodied_midtrain.policies.preprocess import Preprocessor, random_crop
 from embodied_midtrain.policies.vision_cache import VisionCache
@@ -21,7 +23,7 @@ from embodied_midtrain.training.order import draws
 
 if TYPE_CHECKING:
     from embodied_midtrain.backbones.backbone import Backbone, Rendered
-    from embodied_midtrain.policies.finetune import FinetuneConfig
+    from embodied_midtrain.policies.settings import FinetuneConfig
 
 
 def maker(backbone: Backbone, preprocessor: Preprocessor, config: FinetuneConfig, cache: Path | None) -> Make:
@@ -38,7 +40,22 @@ def maker(backbone: Backbone, preprocessor: Preprocessor, config: FinetuneConfig
     return make
 
 
-def trainee(policy: Policy, store: FrameStore, config: FinetuneConfig) -> Trainee:
+def beside(run: StageRun, backbone: Backbone, data: ImageText, config: FinetuneConfig) -> Joint:
+    """The image-text samples that train beside the frames."""
+    return Joint(
+        run,
+        backbone,
+        data,
+        config.joint,
+        steps=config.steps,
+        batch=config.batch,
+        micro_batch=config.micro_batch,
+        seed=config.seed,
+        keep_vision="vision" not in config.train and backbone.caches_vision,
+    )
+
+
+def trainee(policy: Policy, store: FrameStore, config: FinetuneConfig, joint: Joint | None = None) -> Trainee:
     """The head with all that is new in it, and the chosen parts of the backbone."""
     net, backbone = policy.net, policy.backbone
     groups = backbone.groups()
@@ -54,11 +71,17 @@ def trainee(policy: Policy, store: FrameStore, config: FinetuneConfig) -> Traine
         for at in range(0, config.batch, config.micro_batch):
             index, rows = batches.rows(step, slice(at, at + config.micro_batch))
             loss = net.loss(backbone, rows, goals.at(index), config)
-            yield Loss(loss * (len(index) / config.batch), len(index))
+            yield Loss(loss * (len(index) / config.batch), len(index), what=store.describe(index))
+        if joint is not None:
+            yield from joint.losses(step)
+
+    def describe(step: int) -> str:
+        frames = store.describe(batches.order[step])
+        return frames if joint is None else f"{frames}, and {joint.describe(step)}"
 
     weights = {f"net.{name}": p for name, p in net.named_parameters()}
     weights |= {f"backbone.{name}": p for name, p in backbone.base.named_parameters() if p.requires_grad}
-    return Trainee(weights, losses, lambda step: store.describe(batches.order[step]), unit="frames")
+    return Trainee(weights, losses, describe, unit="frames")
 
 
 def merge(policy: Policy, store: FrameStore) -> None:

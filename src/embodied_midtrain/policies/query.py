@@ -15,7 +15,7 @@ from embodied_midtrain.policies.net import Net
 from embodied_midtrain.policies.shape import PolicyShape
 
 if TYPE_CHECKING:
-    from embodied_midtrain.policies.finetune import FinetuneConfig
+    from embodied_midtrain.policies.settings import FinetuneConfig
 
 
 class QueryNet(Net):

@@ -22,7 +22,7 @@ from embodied_midtrain.policies.reader import Reader
 from embodied_midtrain.policies.shape import PolicyShape
 
 if TYPE_CHECKING:
-    from embodied_midtrain.policies.finetune import FinetuneConfig
+    from embodied_midtrain.policies.settings import FinetuneConfig
 
 KEY_HEADS, DEPTH = 4, 32
 """Of an expert that attends to a reader: nothing that it attends to dictates them."""

@@ -27,7 +27,7 @@ from embodied_midtrain.policies.net import Net
 from embodied_midtrain.policies.prefix import next_positions
 
 if TYPE_CHECKING:
-    from embodied_midtrain.policies.finetune import FinetuneConfig
+    from embodied_midtrain.policies.settings import FinetuneConfig
 
 
 class ActionTokens:
