@@ -133,6 +133,21 @@ def test_fewer_layers_train_and_come_back(tmp_path):
         FinetuneConfig(**FROZEN, layers=2).check()
 
 
+def test_the_head_may_learn_faster_than_the_backbone(tmp_path):
+    from tests.tiny import backbone
+
+    run(tmp_path / "out", head="parallel", lr=1e-12, head_lr=1e-2, steps=4)
+    run(tmp_path / "slow", head="parallel", lr=1e-12, steps=4)
+    fast, slow = (load_actor(tmp_path / name) for name in ("out", "slow"))
+    moved = [(a - b).abs().max() for a, b in zip(fast.net.parameters(), slow.net.parameters(), strict=True)]
+    assert min(moved) > 1e-3
+    fresh = backbone("compact").base.state_dict()
+    for name, weight in fast.backbone.base.state_dict().items():
+        torch.testing.assert_close(weight, fresh[name])
+    with pytest.raises(ValueError, match="head_lr"):
+        FinetuneConfig(**FROZEN, head_lr=1e-3).check()
+
+
 def test_settings_of_heads_that_cannot_be_meant_are_refused():
     for settings, words in (
         ({"head": "fast", "fast": type(FAST)(fast_vocabulary=20)}, "35 different coefficients"),

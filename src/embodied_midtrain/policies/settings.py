@@ -33,6 +33,8 @@ class FinetuneConfig(Optimisation):
     """Updates of the weights."""
     warmup_steps: int | None = 500
     """Steps in which the learning rate rises; None: by warmup_ratio."""
+    head_lr: float | None = None
+    """Full and LoRA mode: peak learning rate of what is new beside the backbone; None: lr."""
     train: tuple[Literal["vision", "connector", "language"], ...] = ("vision", "connector", "language")
     """Parts of the backbone that full and lora train."""
     lora_rank: int = 32
@@ -87,6 +89,8 @@ class FinetuneConfig(Optimisation):
             raise ValueError(f"crop is {self.crop}; it is a share of the side from 0.5 to 1")
         if self.mode == "frozen" and self.crop < 1.0:
             raise ValueError("frozen mode computes each frame once: it cannot crop at random; set crop to 1")
+        if self.head_lr is not None and (self.mode == "frozen" or not self.head_lr > 0):
+            raise ValueError(f"head_lr is {self.head_lr}: it must be above 0, and frozen mode has lr alone")
         if self.mode != "frozen" and not self.train:
             raise ValueError("train names no part of the backbone; use mode frozen")
         if self.mode == "frozen" and (self.head == "fast" or self.flow.insulate):
