@@ -151,3 +151,14 @@ def test_chance_is_the_same_chance_again():
     frames = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)
     one, again = (RandomActor(SPEC).act(frames, ["", ""]) for _ in range(2))
     assert one.shape == (2, 10, 2) and (one == again).all() and (one[0] != one[1]).any()
+
+
+def test_given_states_go_round_with_another_wording_in_every_round(tmp_path):
+    config = replace(FAKE, states=(4, 0), episodes=4)
+    episodes = read_episodes(rollout(tmp_path, config, PixelActor()))
+    assert [e.state for e in episodes] == [4, 0, 4, 0]
+    assert episodes[0].start == episodes[2].start != episodes[1].start
+    assert episodes[0].instruction == episodes[1].instruction != episodes[2].instruction
+    for wrong in ((1, 1), (-1,)):
+        with pytest.raises(ValueError, match="different numbers"):
+            replace(FAKE, states=wrong).check()

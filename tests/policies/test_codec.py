@@ -33,3 +33,15 @@ def test_decoded_actions_stay_within_the_bounds():
     actions = wide.decode(np.ones((2, 4, 2), np.float32), np.ones((2, 4), bool))
     assert actions.shape == (2, 4, 3) and actions.dtype == np.float32
     assert (actions <= both.spec.high).all() and (actions >= both.spec.low).all()
+
+
+def test_statistics_of_another_data_set_are_refused_by_name():
+    both, _ = codec()
+    assert both.checked() is both
+    with pytest.raises(ValueError, match=r"2 dimensions.*3 \(x, y, finger\).*another data set"):
+        ActionCodec(both.spec, ActionNormaliser((0.0, 0.0), (1.0, 1.0))).checked()
+    with pytest.raises(ValueError, match=r"finger runs from 0 to 0\.8.*bounds are 0 and 0\.08.*another data set"):
+        ActionCodec(both.spec, ActionNormaliser((0.0, 0.0, 0.4), (0.5, 0.5, 0.4))).checked()
+    # A dimension that stands still at its bound is widened to the floor, and is fine.
+    still = np.tile(np.float32([1.0, -1.0, 0.08]), (50, 1))
+    ActionCodec(both.spec, ActionNormaliser.fit([still])).checked()

@@ -309,3 +309,25 @@ def test_actions_of_unknown_meaning_train_no_policy(tmp_path):
     robots.spec = ActionSpec.unknown(SPEC.width, 10.0)
     with pytest.raises(StageError, match=r"action_spec\.json"):
         run(tmp_path / "out", robots=robots)
+
+
+def test_a_missing_or_foreign_normalisation_is_named(tmp_path):
+    run(tmp_path / "out", mode="frozen")
+    settings = tmp_path / "out" / "policy" / "policy.json"
+    whole = json.loads(settings.read_text())
+    for change, words in (
+        ({"normaliser": None}, "normaliser"),
+        ({"normaliser": {**whole["normaliser"], "middle": [0.0], "half": [1.0]}}, "statistics are of 1 dimensions"),
+        ({"normaliser": {**whole["normaliser"], "half": [9.0, 1.0, 1.0]}}, "another data set"),
+        ({"normaliser": {"middle": [0.0] * 3, "limit": None}}, "'half'"),
+    ):
+        settings.write_text(json.dumps({k: v for k, v in {**whole, **change}.items() if v is not None}))
+        with pytest.raises(StageError, match=rf"(?s)policy\.json.*{words}"):
+            load_actor(tmp_path / "out" / "policy")
+
+
+def test_data_beyond_their_own_bounds_train_no_policy(tmp_path):
+    robots = Dots()
+    robots.spec = replace(SPEC, low=(-0.1,) * 3, high=(0.1,) * 3)
+    with pytest.raises(StageError, match=r"(?s)dots: .*bounds are -0\.1 and 0\.1.*emt robots inspect"):
+        run(tmp_path / "out", robots=robots, mode="frozen")

@@ -25,7 +25,7 @@ from embodied_midtrain.backbones.family import flat, refuse_mismatch
 from embodied_midtrain.backbones.quiet import quiet
 from embodied_midtrain.backbones.regions import write_regions
 from embodied_midtrain.backbones.rendering import Piece, messages_of, pieces, prompt_messages
-from embodied_midtrain.backbones.rows import IGNORED, TEXT_KEYS, Rendered, collate, lengthen, pack
+from embodied_midtrain.backbones.rows import IGNORED, TEXT_KEYS, Rendered, block_mask, collate, lengthen, pack
 from embodied_midtrain.samples import BadSample, Sample
 
 __all__ = ["IGNORED", "Backbone", "Rendered"]
@@ -197,7 +197,15 @@ class Backbone:
             handle.remove()
         return caught[0]
 
-    def states(self, batch: Mapping[str, Tensor], *, layer: int = -1, queries: Tensor | None = None) -> Tensor:
+    def states(
+        self,
+        batch: Mapping[str, Tensor],
+        *,
+        layer: int = -1,
+        queries: Tensor | None = None,
+        together: bool = False,
+        cache: Any = None,
+    ) -> Tensor:
         """Hidden states of the language model, its head not computed.
 
         Args:
@@ -205,6 +213,8 @@ class Backbone:
                 `attention_mask` then.
             layer: 0 is the embeddings, k what layer k gives out; -1 or `layers` is the last one after the final norm.
             queries: [q, hidden] embeddings put after each row's last real token; `last` finds their states.
+            together: let the queries of a row see each other, not only those before them; the row never sees them.
+            cache: a transformers `Cache` that takes in each layer's keys and values, with their gradients.
 
         Returns:
             [batch, tokens (+ q), hidden]
@@ -216,11 +226,14 @@ class Backbone:
                 raise ValueError("queries need an attention mask: they go after each row's last real token")
             embedded = _append(embedded, batch["attention_mask"], queries)
             batch = lengthen(batch, len(queries))
+            if together:
+                batch["attention_mask"] = block_mask(batch, len(queries), embedded.dtype)
         inner = layer not in (-1, self.layers)
         out = self.language(
             inputs_embeds=embedded,
             **self.family.reading(self.base, embedded, batch, deep),
-            use_cache=False,
+            past_key_values=cache,
+            use_cache=cache is not None,
             output_hidden_states=inner,
         )
         states: Tensor = out.hidden_states[layer] if inner else out.last_hidden_state
@@ -286,13 +299,17 @@ class Backbone:
         logits, targets = self.answer_logits(batch)
         return F.cross_entropy(logits.float(), targets)
 
-    def answer_logits(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits [n, vocabulary] and targets [n] at all learnt tokens of the batch, row by row."""
+    def answer_logits(self, batch: Mapping[str, Tensor], states: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits [n, vocabulary] and targets [n] at all learnt tokens of the batch, row by row.
+
+        Args:
+            states: `states` of the batch, where they are at hand.
+        """
         targets = batch["labels"].to(self.device)[:, 1:]
         wanted = targets != IGNORED
         if not bool(wanted.any()):
             raise ValueError("no token of this batch is learnt")
-        hidden = self.states(batch)[:, :-1][wanted]
+        hidden = (self.states(batch) if states is None else states)[:, :-1][wanted]
         return self.logits(hidden), targets[wanted]
 
     def logits(self, states: Tensor) -> Tensor:

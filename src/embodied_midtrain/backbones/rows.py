@@ -132,3 +132,23 @@ def lengthen(batch: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
         index, after = (t[None].expand(3, -1, -1) for t in (at, after))
         longer["rope_positions"] = longer["rope_positions"].scatter(2, index, after)
     return longer
+
+
+def block_mask(batch: Mapping[str, Tensor], count: int, dtype: torch.dtype) -> Tensor:
+    """The mask of a batch of `lengthen` in which the `count` new tokens of a row see each other: [batch, 1, q, k].
+
+    Before them all is as in any forward: causal, but for a prefix of token type 0, which sees all of itself. As
+    attention adds it: 0 where a query sees a key, very low elsewhere.
+    """
+    real = batch["attention_mask"]
+    places = torch.arange(real.shape[1], device=real.device)
+    lengths = real.sum(1)[:, None]
+    blocks = [(places >= lengths - count) & (places < lengths)]
+    if "token_type_ids" in batch:
+        blocks.append((batch["token_type_ids"] == 0) & (places < lengths - count))
+    seen = (places[:, None] >= places)[None].repeat(len(real), 1, 1)
+    for block in blocks:
+        seen |= block[:, :, None] & block[:, None, :]
+    # Padding comes last, so that a real position sees none of it; it sees itself, lest its softmax be over nothing.
+    mask = torch.zeros(seen.shape, dtype=dtype, device=real.device).masked_fill(~seen, torch.finfo(dtype).min / 2)
+    return mask[:, None]

@@ -45,6 +45,9 @@ class RolloutConfig:
     """Episodes of each task that are filmed."""
     benchmark: str = "metaworld"
     """Which simulator, or "package.module:Class" of your own."""
+    states: tuple[int, ...] = ()
+    """Initial states to go round in, by number, in place of the evaluation's own; every round has another wording.
+    Demonstrations carry theirs as `initial_state`: to see whether a policy has learnt what it was shown."""
 
     def check(self) -> None:
         """Raise `ValueError` on settings that nothing can be played with."""
@@ -52,6 +55,16 @@ class RolloutConfig:
             raise ValueError(f"episodes {self.episodes} and group {self.group} must be at least 1")
         if self.horizon < 0 or self.videos < 0:
             raise ValueError(f"horizon {self.horizon} and videos {self.videos} must not be negative")
+        if len(set(self.states)) < len(self.states) or min(self.states, default=0) < 0:
+            raise ValueError(f"states {self.states}: wanted different numbers, none of them negative")
+
+    def state(self, episode: int) -> int:
+        """Number of the initial state of an episode."""
+        return self.states[episode % len(self.states)] if self.states else evaluation_state(episode)
+
+    def wording_of(self, episode: int) -> int:
+        """Which of a task's wordings an episode has, counted round."""
+        return episode // len(self.states) if self.states else episode
 
 
 @dataclass(frozen=True)
@@ -159,7 +172,8 @@ def rollout(
         if run.done:
             return run.artifact()
         episodes = [EpisodeResult(**row) for row in _play_all(run, config, benchmark, actor, processes)]
-        _check_starts(episodes)
+        if not config.states:
+            _check_starts(episodes)
         by_task = {task: TaskResult.of([e.success for e in episodes if e.task == task]) for task in config.tasks}
         everything = TaskResult.of([e.success for e in episodes])
         write_json(run.file(EPISODES), [asdict(e) for e in episodes])
@@ -237,8 +251,8 @@ class _Game:
         self.clips = {n: [] for n in self.group.numbers if n < self.config.videos}
         known = self.benchmark.instructions(task)
         wordings = known.training if self.config.wording == "training" else known.held_out
-        words = {seat: wordings[n % len(wordings)] for seat, n in enumerate(self.group.numbers)}
-        states = {seat: evaluation_state(n) for seat, n in enumerate(self.group.numbers)}
+        words = {s: wordings[self.config.wording_of(n) % len(wordings)] for s, n in enumerate(self.group.numbers)}
+        states = {seat: self.config.state(n) for seat, n in enumerate(self.group.numbers)}
         errors: dict[int, str] = {}
 
         def survived(ask: Any, *arguments: Any) -> dict[int, Seen]:

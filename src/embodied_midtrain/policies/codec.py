@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embodied_midtrain.episodes import ActionSpec
-from embodied_midtrain.robots.actions import ActionNormaliser
+from embodied_midtrain.robots.actions import FLOOR, ActionNormaliser
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,32 @@ class ActionCodec:
 
     spec: ActionSpec
     normaliser: ActionNormaliser
+
+    def checked(self) -> ActionCodec:
+        """Itself.
+
+        Raises:
+            ValueError: where the normaliser cannot be of this robot's data: another width, or a range that reaches
+                beyond the bounds that actions have.
+        """
+        spec, normaliser = self.spec, self.normaliser
+        if normaliser.width != spec.width:
+            raise ValueError(
+                f"the action statistics are of {normaliser.width} dimensions, the action spec has {spec.width} "
+                f"({', '.join(spec.names)}): they belong to another data set"
+            )
+        middle, half = np.asarray(normaliser.middle), np.asarray(normaliser.half)
+        # A range that was widened to the floor may stand over the bounds by that much.
+        slack = FLOOR + 1e-3 * half
+        outside = (middle - half < np.asarray(spec.low) - slack) | (middle + half > np.asarray(spec.high) + slack)
+        if outside.any():
+            at = int(np.argmax(outside))
+            raise ValueError(
+                f"the action statistics say that {spec.names[at]} runs from {middle[at] - half[at]:.4g} to "
+                f"{middle[at] + half[at]:.4g}, but the action spec's bounds are {spec.low[at]:.4g} and "
+                f"{spec.high[at]:.4g}: the statistics are of another data set, or the spec's bounds are wrong"
+            )
+        return self
 
     def encode(self, actions: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """[..., width] in the spec's units -> arm goals [..., arm], and closed [...] (1 or 0; None: no gripper)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -98,3 +99,20 @@ def only_layers(backbone: Backbone, layer: int) -> Iterator[None]:
         yield
     finally:
         language.layers, language.norm = layers, norm
+
+
+def shorten(backbone: Backbone, layers: int) -> None:
+    """Take the language model's layers from `layers` on away for good, in place; the final norm stays.
+
+    Raises:
+        ValueError: where it has fewer.
+    """
+    if not 1 <= layers <= backbone.layers:
+        raise ValueError(f"layers is {layers}: {backbone.name} has {backbone.layers}")
+    language: Any = backbone.language
+    language.layers = language.layers[:layers]
+    for config in {id(c): c for c in (backbone.base.config.get_text_config(), language.config)}.values():
+        config.num_hidden_layers = layers
+        if (kinds := getattr(config, "layer_types", None)) is not None:
+            config.layer_types = kinds[:layers]
+    backbone.layers = layers

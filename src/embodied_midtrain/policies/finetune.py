@@ -1,99 +1,44 @@
 """`emt finetune`: a policy from a backbone and demonstrations (VLM4VLA; EmbodiedMidtrain, table 4).
 
-Modes: "full" and "lora" train the backbone with a query token whose last hidden state drives the head; "frozen" is
-for CPUs: the backbone's states of every frame are computed once, and an attention reader is trained on them. The
-policy is the one after the last step: which checkpoint is evaluated is fixed before any evaluation.
+Modes: "full" and "lora" train the backbone together with the head; "frozen" is for CPUs: the backbone's states of
+every frame are computed once, and an attention reader is trained on them. Heads: docs/policies.md says which is for
+what. The policy is the one after the last step: which checkpoint is evaluated is fixed before any evaluation.
 """
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from embodied_midtrain.artifacts import PARTS, Artifact, Skips, StageError, atomic_path, open_stage, write_atomic
 from embodied_midtrain.backbones.backbone import Backbone
-from embodied_midtrain.backbones.opening import load_backbone
+from embodied_midtrain.backbones.opening import COMPACT, load_backbone
 from embodied_midtrain.backbones.precision import cast, pick_precision
-from embodied_midtrain.episodes import ACTION_PROMPT, Robots, target_prompt
+from embodied_midtrain.episodes import Robots
+from embodied_midtrain.midtraining.kept import FOLDER
 from embodied_midtrain.policies import frozen, queried
+from embodied_midtrain.policies.build import build_net
 from embodied_midtrain.policies.codec import ActionCodec
-from embodied_midtrain.policies.frames import Wanted, collect
-from embodied_midtrain.policies.heads import ArmLoss
-from embodied_midtrain.policies.policy import Mode, Policy, PolicyShape, build_net
+from embodied_midtrain.policies.encoder import shorten
+from embodied_midtrain.policies.fast import FastTokenizer
+from embodied_midtrain.policies.flow import FlowNet
+from embodied_midtrain.policies.frames import FrameStore, Goals, Wanted, collect
+from embodied_midtrain.policies.joint import ImageText
+from embodied_midtrain.policies.opening import load_actor
+from embodied_midtrain.policies.policy import Policy
+from embodied_midtrain.policies.prefix import Room
 from embodied_midtrain.policies.preprocess import Preprocessor
+from embodied_midtrain.policies.settings import FinetuneConfig
+from embodied_midtrain.policies.shape import PolicyShape
+from embodied_midtrain.policies.start import check_start, take_over
+from embodied_midtrain.policies.tokens import FastNet
 from embodied_midtrain.robots.actions import ActionNormaliser
 from embodied_midtrain.robots.opening import open_robots
-from embodied_midtrain.training.loop import Optimisation, close, curve, pick_device, train
+from embodied_midtrain.training.loop import close, curve, pick_device, train
 
-
-@dataclass(frozen=True, kw_only=True)
-class FinetuneConfig(Optimisation):
-    """How a policy is trained. The defaults of the full mode are the paper's."""
-
-    chunk: int
-    """Actions predicted at a time. No default: it belongs to the robot and its rate."""
-    executed: int
-    """Of these, how many a rollout executes before it looks again."""
-    mode: Mode = "full"
-    """What learns: full and lora train the backbone with a query token, frozen only a reader of its states."""
-    steps: int = 16000
-    """Updates of the weights."""
-    warmup_steps: int | None = 500
-    """Steps in which the learning rate rises; None: by warmup_ratio."""
-    train: tuple[Literal["vision", "connector", "language"], ...] = ("vision", "connector", "language")
-    """Parts of the backbone that full and lora train."""
-    lora_rank: int = 32
-    """Rank of LoRA."""
-    lora_alpha: float = 64.0
-    """Scale of LoRA, times its rank."""
-    tasks: tuple[str, ...] = ()
-    """Only demonstrations of these tasks; none given: of all."""
-    episodes_per_task: int | None = None
-    """Only the first demonstrations of each task."""
-    stride: int = 1
-    """Train on every n-th frame."""
-    image: int = 224
-    """Side in pixels that frames are brought to before the backbone's own preprocessing."""
-    template: str = ACTION_PROMPT
-    """The user text, with {instruction} in it."""
-    crop: float = 1.0
-    """Side of random crops in training, as a share of the frame's (VLM4VLA: 0.9); 1: none."""
-    arm_loss: ArmLoss = "huber"
-    """Error of the arm: huber is VLM4VLA's code, squared the formula of its paper, absolute OpenVLA-OFT's."""
-    gripper_weight: float = 0.01
-    """Weight of the gripper's cross-entropy: 0.01 in VLM4VLA's code, 1 in the formula of its paper."""
-    widths: tuple[int, ...] = (1024, 1024, 512, 256)
-    """Widths of the head: of what its branches share, then of their layers."""
-    layer: int = -1
-    """Frozen mode: the hidden layer that is read; -1: the last, after the final norm. Only layers up to it run."""
-    text_tokens: int = 4
-    """Frozen mode: states kept of the prompt's last text tokens."""
-    cells: bool = False
-    """Frozen mode: let the reader also see the vision tower's cells, past the connector and the language model."""
-    reader_width: int = 256
-    """Frozen mode: width of the reader."""
-    reader_queries: int = 8
-    """Frozen mode: the reader's queries."""
-    reader_blocks: int = 2
-    """Frozen mode: the reader's cross-attention blocks."""
-
-    def check(self) -> None:
-        super().check()
-        if not 1 <= self.executed <= self.chunk:
-            raise ValueError(f"executed is {self.executed}; it must be from 1 to chunk ({self.chunk})")
-        if self.stride < 1 or self.image < 16 or len(self.widths) < 2:
-            raise ValueError("stride must be at least 1, image at least 16, and widths at least two numbers")
-        if not 0.5 <= self.crop <= 1.0:
-            raise ValueError(f"crop is {self.crop}; it is a share of the side from 0.5 to 1")
-        if self.mode == "frozen" and self.crop < 1.0:
-            raise ValueError("frozen mode computes each frame once: it cannot crop at random; set crop to 1")
-        if self.mode != "frozen" and not self.train:
-            raise ValueError("train names no part of the backbone; use mode frozen")
-        target_prompt("", self.template)
+__all__ = ["FinetuneConfig", "finetune", "finetune_command"]
 
 
 def finetune(
@@ -104,40 +49,60 @@ def finetune(
     demos: Robots,
     skips: Skips | None = None,
     cache: Path | None = None,
+    start: Policy | None = None,
+    vqa: ImageText | None = None,
     overwrite: bool = False,
 ) -> Artifact:
     """Train a policy at `out`: the folder `policy` (`opening.load_actor` reads it) and `curve.json`.
 
-    `backbone` is changed in place: it is the policy's afterwards.
+    `backbone` is changed in place: it is the policy's afterwards. Robot-data pretraining is this on other robot data,
+    alone or jointly with image-text samples, and then this again from its policy.
 
     Args:
+        start: a policy to go on from, whose backbone is given as `backbone`.
+        vqa: image-text samples to train on beside the frames, as `config.joint` says.
         skips: the list that the reader of `demos` adds to; it goes into the artifact.
         cache: a folder for what the frozen vision tower made of frames; runs that share it see them once.
 
     Raises:
-        StageError: no usable episode, or a loss that is not a number.
+        StageError: no usable episode, a start that cannot go on, or a loss that is not a number.
         ValueError: settings that cannot be meant.
     """
     config.check()
+    if start is not None:
+        check_start(start, config.start, demos)
+    if vqa is not None:
+        if config.mode == "frozen":
+            raise ValueError("in frozen mode the language model learns nothing: leave the image-text samples out")
+        config.joint.samples(config.batch)
     if demos.spec.kind == "unknown":
         raise StageError(
             f"{demos.name} does not say what its actions mean: put action_spec.json (fields of ActionSpec) beside the "
             "data; 'emt robots inspect' shows their ranges."
         )
-    inputs = {"backbone": backbone.fingerprint(), "demos": demos.fingerprint()}
+    inputs: dict[str, Artifact | str] = {
+        "backbone": backbone.fingerprint(),
+        "demos": demos.fingerprint(),
+        **({"start": start.identity} if start is not None else {}),
+        **(vqa.inputs() if vqa is not None else {}),
+    }
     with open_stage(out, "finetune", config, inputs, overwrite=overwrite) as run:
         if not run.done:
             device = pick_device(config.device)
             half = config.mode == "frozen" and pick_precision(config.precision, device) is torch.bfloat16
             cast(backbone.model, device, torch.bfloat16 if half else torch.float32)
+            if config.layers is not None:
+                shorten(backbone, config.layers)
             preprocessor = Preprocessor(config.image, config.template)
             kind = frozen if config.mode == "frozen" else queried
             make = kind.maker(backbone, preprocessor, config, cache)
             wanted = Wanted(config.chunk, config.stride, config.tasks, config.episodes_per_task)
             store = collect(run, demos, wanted, make, "frames")
-            codec = ActionCodec(demos.spec, ActionNormaliser.fit([store.actions]))
+            keeps = start is not None and config.start.start_statistics == "kept"
+            codec = start.codec if start is not None and keeps else fitted_codec(demos, store)
             shape = PolicyShape(
                 mode=config.mode,
+                head=config.head,
                 chunk=config.chunk,
                 executed=config.executed,
                 camera=store.side,
@@ -148,10 +113,28 @@ def finetune(
                 reader_queries=config.reader_queries,
                 reader_blocks=config.reader_blocks,
                 sight=frozen.sight_of(backbone, preprocessor, config) if config.mode == "frozen" else None,
+                room=Room.of(backbone) if config.head == "flow" and config.mode != "frozen" else None,
+                parallel=config.parallel,
+                flow=config.flow,
+                fast=config.fast,
             )
+            head = start if config.start.start_head == "kept" else None
+            fast = None
+            if shape.speaks:
+                known = head.net.tokens if head is not None and isinstance(head.net, (FastNet, FlowNet)) else None
+                fast = known.fast if known else FastTokenizer.fit(Goals(codec, store, device).vectors(), config.fast)
             torch.manual_seed(config.seed)
-            policy = Policy(backbone, shape, preprocessor, codec, build_net(shape, demos.spec).to(device))
-            losses = train(run, kind.trainee(policy, store, config), config, f"finetune ({config.mode})")
+            net = build_net(shape, demos.spec, backbone, fast).to(device)
+            if head is not None:
+                take_over(head, shape, net)
+            policy = Policy(backbone, shape, preprocessor, codec, net)
+            joint = None
+            if config.mode == "frozen":
+                trainee = frozen.trainee(policy, store, config)
+            else:
+                joint = None if vqa is None else queried.beside(run, backbone, vqa, config)
+                trainee = queried.trainee(policy, store, config, joint)
+            losses = train(run, trainee, config, f"finetune ({config.mode})")
             if config.mode == "lora":
                 queried.merge(policy, store)
             with atomic_path(run.file("policy")) as folder:
@@ -159,11 +142,25 @@ def finetune(
             write_atomic(run.file("curve.json"), curve(losses))
             if skips is not None:
                 run.skips.rows.extend(skips.rows)
-            run.finish({**store.counts(), "steps": config.steps, "samples_seen": config.steps * config.batch})
+            seen = {"steps": config.steps, "samples_seen": config.steps * config.batch}
+            run.finish({**store.counts(), **seen, **(joint.counts() if joint is not None else {})})
         artifact = run.artifact()
     close(out)
-    shutil.rmtree(out / PARTS / "frames", ignore_errors=True)
+    for folder in (out / PARTS / "frames", out / FOLDER):
+        shutil.rmtree(folder, ignore_errors=True)
     return artifact
+
+
+def fitted_codec(demos: Robots, store: FrameStore) -> ActionCodec:
+    """The codec with statistics of all actions of the used episodes.
+
+    Raises:
+        StageError: where these are beyond what the data's own action spec allows.
+    """
+    try:
+        return ActionCodec(demos.spec, ActionNormaliser.fit([store.actions])).checked()
+    except ValueError as error:
+        raise StageError(f"{demos.name}: {error}. 'emt robots inspect' shows the ranges.") from error
 
 
 def finetune_command(
@@ -172,6 +169,10 @@ def finetune_command(
     config: FinetuneConfig,
     backbone: str = "compact",
     random_language: int | None = None,
+    init_policy: Path | None = None,
+    vqa_pool: str | None = None,
+    vqa_selection: Path | None = None,
+    vqa_images: Path | None = None,
     cache: Path | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -184,6 +185,10 @@ def finetune_command(
             --mode frozen --chunk 10 --executed 5 --steps 1500 --batch 128 --micro-batch 128 --lr 1e-3 --layer 12
         emt finetune --out runs/mine/policy --demos runs/mine/demos --chunk 10 --executed 10 --mode lora
         emt finetune --out runs/mine/control --demos runs/mine/demos --chunk 10 --executed 5 --random-language 0
+        emt finetune --out runs/mine/pretrained --demos data/other-robots --chunk 10 --executed 5 --head flow \\
+            --vqa-pool runs/mine/pool --vqa-selection runs/mine/selected --vqa-ratio 0.25 --vqa-weight 0.1
+        emt finetune --out runs/mine/policy --demos runs/mine/demos --chunk 10 --executed 5 --head flow \\
+            --init-policy runs/mine/pretrained
 
     Args:
         out: folder for the policy.
@@ -191,14 +196,37 @@ def finetune_command(
         config: how the policy is trained.
         backbone: "compact", a folder written by transformers or `emt midtrain` (its `model`), or a hub name.
         random_language: seed of a randomly initialised language model, as the control.
+        init_policy: a policy to go on from, in place of `backbone`: robot-data pretraining, then the target task.
+        vqa_pool: image-text samples to train on beside the frames: a pool, or files.
+        vqa_selection: what `emt select` chose of them; by default all.
+        vqa_images: folder that image paths in a conversation file start from.
         cache: folder to keep the frozen vision tower's output in, for other runs on the same frames.
         overwrite: replace a result that was made from other inputs or settings.
     """
     skips = Skips()
     opened = open_robots(demos, skips)
-    loaded = load_backbone(backbone, random_language=random_language)
-    artifact = finetune(out, config, backbone=loaded, demos=opened, skips=skips, cache=cache, overwrite=overwrite)
+    start = None if init_policy is None else load_actor(init_policy)
+    if start is not None and (random_language is not None or backbone != COMPACT):
+        raise ValueError("--init-policy brings its own backbone: leave --backbone and --random-language out")
+    loaded = start.backbone if start is not None else load_backbone(backbone, random_language=random_language)
+    if vqa_pool is None and (vqa_selection is not None or vqa_images is not None):
+        raise ValueError("--vqa-selection and --vqa-images say what to take of --vqa-pool: give it too")
+    chosen = None if vqa_selection is None else Artifact.open(vqa_selection, "select")
+    vqa = None if vqa_pool is None else ImageText(vqa_pool, chosen, vqa_images)
+    artifact = finetune(
+        out,
+        config,
+        backbone=loaded,
+        demos=opened,
+        skips=skips,
+        cache=cache,
+        start=start,
+        vqa=vqa,
+        overwrite=overwrite,
+    )
     counts = artifact.counts
     print(f"{artifact.path}: {counts['frames']} frames of {counts['episodes']} episodes, {config.steps} steps")
+    if vqa is not None:
+        print(f"{counts['vqa_seen']} image-text samples, {counts['vqa_ratio']:g} for each frame")
     if counts["skipped"]:
         print(f"skipped: {counts['skipped']} (listed in {artifact.path / 'skipped.jsonl'})")

@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from embodied_midtrain.artifacts import PARTS, Skips, StageError, StageRun
 from embodied_midtrain.episodes import BadEpisode, Episode, Robots, chunk_at
+from embodied_midtrain.policies.codec import ActionCodec
+from embodied_midtrain.policies.heads import Goal
 from embodied_midtrain.progress import progress_bar
 
 Make = Callable[[NDArray[np.uint8], list[str]], NDArray[np.generic]]
@@ -90,6 +93,29 @@ class FrameStore:
     def counts(self) -> dict[str, Any]:
         per_task = Counter(self.tasks)
         return {"frames": len(self), "episodes": len(self.tasks), "episodes_per_task": dict(sorted(per_task.items()))}
+
+
+class Goals:
+    """What the stored frames are to be answered with, on a device."""
+
+    def __init__(self, codec: ActionCodec, store: FrameStore, device: torch.device) -> None:
+        arm, closed = codec.encode(store.chunks)
+        self._arm = torch.from_numpy(arm)
+        self._closed = None if closed is None else torch.from_numpy(closed)
+        self._device = device
+
+    def __len__(self) -> int:
+        return len(self._arm)
+
+    def vectors(self) -> NDArray[np.float32]:
+        """`Goal.vector` of all frames: [frames, chunk, width]."""
+        vectors: NDArray[np.float32] = Goal(self._arm, self._closed).vector.numpy()
+        return vectors
+
+    def at(self, index: NDArray[np.int64]) -> Goal:
+        """Of some frames."""
+        closed = None if self._closed is None else self._closed[index].to(self._device)
+        return Goal(self._arm[index].to(self._device), closed)
 
 
 def collect(run: StageRun, robots: Robots, wanted: Wanted, make: Make, label: str) -> FrameStore:

@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from embodied_midtrain.policies.encoder import encode
-from embodied_midtrain.policies.frames import FrameStore, Make
-from embodied_midtrain.policies.heads import action_loss
-from embodied_midtrain.policies.policy import Policy, ReaderNet
+from embodied_midtrain.policies.frames import FrameStore, Goals, Make
+from embodied_midtrain.policies.policy import Policy
 from embodied_midtrain.policies.preprocess import Preprocessor
 from embodied_midtrain.policies.reader import Sight
+from embodied_midtrain.policies.reading import ReaderNet
 from embodied_midtrain.policies.vision_cache import VisionCache
 from embodied_midtrain.training.loop import Loss, Trainee
 from embodied_midtrain.training.order import draws
 
 if TYPE_CHECKING:
     from embodied_midtrain.backbones.backbone import Backbone, Rendered
-    from embodied_midtrain.policies.finetune import FinetuneConfig
+    from embodied_midtrain.policies.settings import FinetuneConfig
 
 
 def maker(backbone: Backbone, preprocessor: Preprocessor, config: FinetuneConfig, cache: Path | None) -> Make:
@@ -51,18 +51,13 @@ def trainee(policy: Policy, store: FrameStore, config: FinetuneConfig) -> Traine
     device = next(net.parameters()).device
     net.reader.standardise(*(t.to(device) for t in statistics(store)))
     net.train()
-    arm, closed = policy.codec.encode(store.chunks)
+    goals = Goals(policy.codec, store, device)
     order = draws(len(store), config.steps * config.batch, config.seed).reshape(config.steps, config.batch)
 
     def losses(step: int) -> Iterator[Loss]:
         for at in range(0, config.batch, config.micro_batch):
             index = order[step, at : at + config.micro_batch]
-            predicted, logits = net(torch.from_numpy(store.rows(index)).to(device))
-            goal = torch.from_numpy(arm[index]).to(device)
-            shut = None if closed is None else torch.from_numpy(closed[index]).to(device)
-            loss = action_loss(
-                predicted, logits, goal, shut, arm_loss=config.arm_loss, gripper_weight=config.gripper_weight
-            )
+            loss = net.loss_of(torch.from_numpy(store.rows(index)).to(device), goals.at(index), config)
             yield Loss(loss * (len(index) / config.batch), len(index))
 
     return Trainee(

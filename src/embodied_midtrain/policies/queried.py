@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from embodied_midtrain.artifacts import StageRun
 from embodied_midtrain.policies.encoder import with_vision
-from embodied_midtrain.policies.frames import FrameStore, Make
-from embodied_midtrain.policies.heads import action_loss
-from embodied_midtrain.policies.policy import Policy, QueryNet
+from embodied_midtrain.policies.frames import FrameStore, Goals, Make
+from embodied_midtrain.policies.joint import ImageText, Joint
+from embodied_midtrain.policies.policy import Policy
 from embodied_midtrain.policies.preprocess import Preprocessor, random_crop
 from embodied_midtrain.policies.vision_cache import VisionCache
 from embodied_midtrain.training.loop import Loss, Trainee, train_mode
@@ -22,7 +23,7 @@ from embodied_midtrain.training.order import draws
 
 if TYPE_CHECKING:
     from embodied_midtrain.backbones.backbone import Backbone, Rendered
-    from embodied_midtrain.policies.finetune import FinetuneConfig
+    from embodied_midtrain.policies.settings import FinetuneConfig
 
 
 def maker(backbone: Backbone, preprocessor: Preprocessor, config: FinetuneConfig, cache: Path | None) -> Make:
@@ -39,34 +40,49 @@ def maker(backbone: Backbone, preprocessor: Preprocessor, config: FinetuneConfig
     return make
 
 
-def trainee(policy: Policy, store: FrameStore, config: FinetuneConfig) -> Trainee:
-    """Query token, head, and the chosen parts of the backbone."""
+def beside(run: StageRun, backbone: Backbone, data: ImageText, config: FinetuneConfig) -> Joint:
+    """The image-text samples that train beside the frames."""
+    return Joint(
+        run,
+        backbone,
+        data,
+        config.joint,
+        steps=config.steps,
+        batch=config.batch,
+        micro_batch=config.micro_batch,
+        seed=config.seed,
+        keep_vision="vision" not in config.train and backbone.caches_vision,
+    )
+
+
+def trainee(policy: Policy, store: FrameStore, config: FinetuneConfig, joint: Joint | None = None) -> Trainee:
+    """The head with all that is new in it, and the chosen parts of the backbone."""
     net, backbone = policy.net, policy.backbone
-    assert isinstance(net, QueryNet)
     groups = backbone.groups()
     chosen = [parameter for name in config.train for parameter in groups[name]]
     lora = config.mode == "lora"
     let_learn(backbone.base, chosen, lora=lora, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
     train_mode(backbone.base)
     net.train()
-    device = net.query.device
-    arm, closed = policy.codec.encode(store.chunks)
+    goals = Goals(policy.codec, store, backbone.device)
     batches = Batches(policy, store, config)
 
     def losses(step: int) -> Iterator[Loss]:
         for at in range(0, config.batch, config.micro_batch):
             index, rows = batches.rows(step, slice(at, at + config.micro_batch))
-            predicted, logits = policy.predict(rows)
-            goal = torch.from_numpy(arm[index]).to(device)
-            shut = None if closed is None else torch.from_numpy(closed[index]).to(device)
-            loss = action_loss(
-                predicted, logits, goal, shut, arm_loss=config.arm_loss, gripper_weight=config.gripper_weight
-            )
-            yield Loss(loss * (len(index) / config.batch), len(index))
+            loss = net.loss(backbone, rows, goals.at(index), config)
+            yield Loss(loss * (len(index) / config.batch), len(index), what=store.describe(index))
+        if joint is not None:
+            yield from joint.losses(step)
+
+    def describe(step: int) -> str:
+        frames = store.describe(batches.order[step])
+        return frames if joint is None else f"{frames}, and {joint.describe(step)}"
 
     weights = {f"net.{name}": p for name, p in net.named_parameters()}
+    rates = {} if config.head_lr is None else dict.fromkeys(weights, config.head_lr / config.lr)
     weights |= {f"backbone.{name}": p for name, p in backbone.base.named_parameters() if p.requires_grad}
-    return Trainee(weights, losses, lambda step: store.describe(batches.order[step]), unit="frames")
+    return Trainee(weights, losses, describe, unit="frames", rates=rates)
 
 
 def merge(policy: Policy, store: FrameStore) -> None:
@@ -75,7 +91,7 @@ def merge(policy: Policy, store: FrameStore) -> None:
     side = policy.preprocessor.image
     pictures = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
     rows = policy.preprocessor.render(policy.backbone, pictures, store.instructions[:1] * 2)
-    merge_lora(policy.backbone.base, lambda: policy.predict(rows)[0])
+    merge_lora(policy.backbone.base, lambda: policy.net.probe(policy.backbone, rows))
 
 
 class Batches:

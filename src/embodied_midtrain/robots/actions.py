@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from embodied_midtrain.artifacts import StageError
 from embodied_midtrain.episodes import ActionSpec
+from embodied_midtrain.robots.quantiles import QuantileSketch
 
 LOWER, UPPER = 0.01, 0.99
 FLOOR = 1e-3
@@ -48,20 +49,23 @@ class ActionNormaliser:
     def fit(
         cls, actions: Iterable[NDArray[np.float32]], *, floor: float = FLOOR, limit: float | None = None
     ) -> ActionNormaliser:
-        """From the actions of episodes, each [time, width].
+        """From the actions of episodes, each [time, width], in one pass and flat memory.
 
         Raises:
             ValueError: where there are none, where widths differ, or on a value that is no number.
         """
-        episodes = [np.asarray(a) for a in actions]
-        if not episodes or not sum(len(a) for a in episodes):
+        sketch: QuantileSketch | None = None
+        for episode in map(np.asarray, actions):
+            if episode.ndim != 2 or (sketch is not None and episode.shape[1] != sketch.width):
+                before = "" if sketch is None else f" after others of width {sketch.width}"
+                raise ValueError(f"episodes with actions of different shapes: {list(episode.shape)}{before}")
+            if not np.isfinite(episode).all():
+                raise ValueError("actions hold values that are no numbers; 'check' episodes before")
+            sketch = sketch or QuantileSketch(episode.shape[1])
+            sketch.add(episode)
+        if sketch is None or not sketch.count:
             raise ValueError("no actions to fit a range to")
-        if len({a.shape[1:] for a in episodes}) > 1 or episodes[0].ndim != 2:
-            raise ValueError(f"episodes with actions of different shapes: {sorted({a.shape[1:] for a in episodes})}")
-        everything = np.concatenate(episodes)
-        if not np.isfinite(everything).all():
-            raise ValueError("actions hold values that are no numbers; 'check' episodes before")
-        low, high = np.quantile(everything, [LOWER, UPPER], axis=0)
+        low, high = sketch.quantiles([LOWER, UPPER])
         half = np.maximum((high - low) / 2, floor)
         return cls(tuple(map(float, (low + high) / 2)), tuple(map(float, half)), limit)
 

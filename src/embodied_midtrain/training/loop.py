@@ -7,9 +7,9 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -100,6 +100,7 @@ class Trainee:
         unit: what `Loss.size` counts.
         waited: seconds that `losses` has waited for data so far.
         advice: what to change where memory runs out.
+        rates: learning rates of some weights, as multiples of the config's.
     """
 
     weights: Mapping[str, nn.Parameter]
@@ -108,6 +109,7 @@ class Trainee:
     unit: str = "samples"
     waited: Callable[[], float] = lambda: 0.0
     advice: str = "Lower micro_batch; the result stays the same."
+    rates: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def train(
     folder = run.out / CHECKPOINTS
     weights = list(trainee.weights.values())
     optimizer = torch.optim.AdamW(
-        weights, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.999), fused=True
+        _groups(trainee), lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.999), fused=True
     )
     averages = Averages(trainee.weights, config.ema) if config.ema is not None else None
     state = checkpoint.Trained(trainee.weights, optimizer, averages)
@@ -170,8 +172,9 @@ def train(
     ):
         for step in range(first, config.steps):
             started, waited = time.perf_counter(), trainee.waited()
+            rate = config.lr * cosine(step, config.steps, warmup)
             for group in optimizer.param_groups:
-                group["lr"] = config.lr * cosine(step, config.steps, warmup)
+                group["lr"] = rate * group["rate"]
             work = _gradients(trainee, step, config, team, due=time.monotonic() - saved >= config.save_seconds)
             norm = float(whole(nn.utils.clip_grad_norm_(weights, config.clip)))
             if not (math.isfinite(work.loss) and math.isfinite(norm)):
@@ -188,7 +191,7 @@ def train(
             if averages is not None:
                 averages.update(trainee.weights, step)
             losses.append(work.loss)
-            record = {"step": step, "loss": work.loss, "lr": optimizer.param_groups[0]["lr"], "norm": norm}
+            record = {"step": step, "loss": work.loss, "lr": rate, "norm": norm}
             record |= speed.of(work.size, work.operations, time.perf_counter() - started, trainee.waited() - waited)
             bar.advance()
             bar.say(f"loss {work.loss:.4f}  {speed}")
@@ -206,6 +209,15 @@ def train(
     if averages is not None:
         averages.put_into(trainee.weights)
     return losses
+
+
+def _groups(trainee: Trainee) -> list[dict[str, Any]]:
+    """AdamW's groups: weights of one learning rate together."""
+    rates = {name: trainee.rates.get(name, 1.0) for name in trainee.weights}
+    return [
+        {"params": [p for name, p in trainee.weights.items() if rates[name] == rate], "rate": rate}
+        for rate in sorted(set(rates.values()))
+    ]
 
 
 def close(out: Path) -> None:
