@@ -46,8 +46,8 @@ def test_results_say_what_was_played_and_whether_it_is_enough(tmp_path, capsys, 
     monkeypatch.setattr(module, "open_actor", lambda policy, config: PixelActor())
     rollout_command("pixels", tmp_path / "many", replace(FAKE, episodes=20, tasks=("slide", "hopeless")))
     task, hopeless, both = capsys.readouterr().out.splitlines()
-    assert "20 of 20" in task and "too few" not in task + hopeless
-    assert "20 of 40" in both and "too few" not in both
+    assert "18 of 20" in task and "0 of 20" in hopeless and "too few" not in task + hopeless
+    assert "18 of 40" in both and "too few" not in both
 
 
 def test_steps_end_with_the_one_that_solves(tmp_path):
