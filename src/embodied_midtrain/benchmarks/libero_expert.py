@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from embodied_midtrain.benchmarks.libero_grasp import Grip, best_grip
+from embodied_midtrain.benchmarks.libero_grasp import Grip, best_grip, narrowest
 from embodied_midtrain.benchmarks.libero_scene import Boxes, Scene, Vector, axis_angle, turn_about
 
 OPEN, CLOSED = -1.0, 1.0
@@ -25,6 +25,8 @@ GRASPING, RELEASING = 9, 5
 CLEARANCE = 0.03
 TIP = 0.016
 """How far the fingertips reach below the pads' middle."""
+PRESSING = 0.012
+"""How far below a surface the fingertips are sent to press on it."""
 UP = np.array([0.0, 0.0, 1.0])
 TILT = np.pi / 2
 """Of the hand towards a drawer's front: flat. From above, the handles are in each other's way."""
@@ -118,12 +120,13 @@ class _Expert:
 
     def _put(self, thing: str, where: str) -> Iterator[Action]:
         scene = self.scene
-        stood = scene.boxes(thing).bottom
-        others = scene.others(thing)
+        load, others = scene.boxes(thing), scene.others(thing)
+        stood, spot = load.bottom, scene.pose(where).place
         failed = self.failed.setdefault(thing, [])
-        grip = best_grip(scene.boxes(thing), others, self.down @ scene.fingers, failed)
+        shift = np.array([*(spot - scene.pose(thing).place)[:2], self._height(where, spot, 0.0) - stood])
+        grip = best_grip(load, others, self.down @ scene.fingers, shift, failed)
         if grip is None:
-            yield self._towards(scene.hand().place, self.down, OPEN)
+            yield from self._shove(thing, where)
             return
         turn = self._facing(grip.axis)
         above = _up(grip.place, 0.07)
@@ -138,24 +141,41 @@ class _Expert:
             return
         yield from self._set_down(thing, where, turn, others)
 
+    def _shove(self, thing: str, where: str) -> Iterator[Action]:
+        """Press the closed fingers onto what cannot be taken hold of, and drag it along."""
+        scene = self.scene
+        load, place = scene.boxes(thing), scene.pose(thing).place
+        floor = scene.surface(place, 0.01, load)
+        onto = np.array([*place[:2], (floor if floor is not None else load.top) + TIP])
+        turn = self.down
+        yield from self._travel(_up(onto, 0.05), turn, CLOSED, TIP, scene.others())
+        yield from self._reach(onto, turn, CLOSED, tolerance=0.008, speed=0.5)
+        for _ in range(100):
+            left = scene.pose(where).place - scene.pose(thing).place
+            if np.linalg.norm(left[:2]) < 0.008:
+                break
+            aim = scene.hand().place + 0.03 * _level(left)
+            yield self._towards(np.array([*aim[:2], onto[2] - PRESSING]), turn, CLOSED)
+        yield from self._reach(_up(scene.hand().place, 0.1), turn, CLOSED, tolerance=0.03)
+
     def _set_down(self, thing: str, where: str, turn: NDArray[np.float64], others: Boxes) -> Iterator[Action]:
         scene = self.scene
         spot = scene.pose(where).place
-        parent = where if scene.site(where) is None else scene.parent(where)
         for _ in range(2):
             load, hand = scene.boxes(thing), scene.hand()
             below = hand.place[2] - load.bottom
             offset = scene.pose(thing).place - hand.place
-            target = np.array([*(spot - offset)[:2], self._height(thing, where, parent, spot, below)])
+            target = np.array([*(spot - offset)[:2], self._height(where, spot, below)])
             yield from self._travel(_up(target, 0.02), turn, CLOSED, max(below, TIP), others)
         yield from self._reach(target, turn, CLOSED, tolerance=0.01, patience=25, speed=0.7)
         for _ in range(RELEASING):
             yield self._towards(target, turn, OPEN)
         yield from self._reach(_up(target, 0.1), turn, OPEN, tolerance=0.03)
 
-    def _height(self, thing: str, where: str, parent: str | None, spot: Vector, below: float) -> float:
-        """Of the pads when the thing is let go."""
+    def _height(self, where: str, spot: Vector, below: float) -> float:
+        """Of the pads when the thing is let go; `below` is how far it reaches below them."""
         scene = self.scene
+        parent = where if scene.site(where) is None else scene.parent(where)
         if parent in scene.env.objects_dict or parent in scene.env.fixtures_dict:
             assert parent is not None
             boxes = scene.boxes(parent)
@@ -211,27 +231,27 @@ class _Expert:
         yield from self._reach(_up(scene.hand().place, 0.1), self.down, OPEN, tolerance=0.03)
 
     def _twist(self, name: str, way: float) -> Iterator[Action]:
-        """Push a knob's end round with the closed fingertips."""
+        """Take a knob's bar between the fingers and turn the hand."""
         scene = self.scene
         _, axis, anchor, body = scene.joint(scene.env.get_object(name).joints[0])
         knob = scene.part(body)
-        corners = knob.points()
-        far = np.linalg.norm((corners - anchor)[:, :2], axis=1)
-        ends = corners[far > 0.9 * far.max()]
-        end = ends[0] if self.twists % 2 == 0 else 2 * anchor - ends[0]
+        points = knob.points(7)
+        across, _ = narrowest(points[points[:, 2] > knob.top - 0.02])
+        turn = turn_about(UP, np.pi * (self.twists % 2)) @ self._facing(across)
         self.twists += 1
-        arm = 0.8 * (end - anchor) * [1, 1, 0]
-        push = np.cross(axis, arm) * way
-        push /= np.linalg.norm(push)
-        height = knob.top + 0.004
-        turn = self._facing(arm / np.linalg.norm(arm))
-        first = np.array([*(anchor + arm - 0.025 * push)[:2], height])
-        yield from self._travel(_up(first, 0.06), turn, CLOSED, TIP, scene.others())
-        yield from self._reach(first, turn, CLOSED, tolerance=0.01)
-        for angle in np.linspace(0, 1.6, 32):
-            spot = anchor + turn_about(axis, way * angle) @ (first - anchor)
-            yield self._towards(np.array([*spot[:2], height]), turn, CLOSED)
-        yield from self._reach(_up(scene.hand().place, 0.1), self.down, OPEN, tolerance=0.03)
+        spot = np.array([*anchor[:2], knob.top - 0.008])
+        yield from self._travel(_up(spot, 0.06), turn, OPEN, TIP, scene.others())
+        yield from self._reach(spot, turn, OPEN, tolerance=0.008, speed=0.7)
+        for _ in range(GRASPING):
+            yield self._towards(spot, turn, CLOSED)
+        for angle in np.linspace(0, 1.4, 40):
+            if scene.holds(["turnon" if way > 0 else "turnoff", name]):
+                break
+            yield self._towards(spot, turn_about(axis, way * angle) @ turn, CLOSED)
+        here = scene.hand()
+        for _ in range(RELEASING):
+            yield self._towards(here.place, here.turn, OPEN)
+        yield from self._reach(_up(here.place, 0.1), here.turn, OPEN, tolerance=0.03)
 
     @property
     def _fingers_first(self) -> bool:
@@ -244,6 +264,12 @@ def _pointing(out: Vector, bar: Vector, fingers_first: bool) -> NDArray[np.float
     across = np.cross(out, bar)
     first = across if fingers_first else bar
     return np.stack([first, np.cross(out, first), out], axis=1)
+
+
+def _level(way: Vector) -> Vector:
+    """Its direction, seen from above."""
+    flat = way * [1, 1, 0]
+    return flat / max(float(np.linalg.norm(flat)), 1e-9)
 
 
 def _up(place: Vector, metres: float) -> Vector:

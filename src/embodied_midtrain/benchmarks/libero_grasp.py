@@ -5,9 +5,9 @@ A grip is tried out on the boxes of everything: fingers and palm must fit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,39 +34,49 @@ class Grip:
     cost: float
 
 
-def best_grip(thing: Boxes, others: Boxes, fingers: Vector, failed: Sequence[Grip] = ()) -> Grip | None:
+def best_grip(thing: Boxes, others: Boxes, fingers: Vector, shift: Vector, failed: Sequence[Grip] = ()) -> Grip | None:
     """The cheapest grip of a thing among others; one like those that have failed costs more.
 
     Args:
         fingers: horizontal direction in which the hand's fingers open now.
+        shift: how far the thing is to be carried: the hand must fit there too.
     """
-    grips = [*_across(thing), *_over_rim(thing)]
     everything = Boxes(*(np.concatenate(pair) for pair in zip(_parts(thing), _parts(others), strict=True)))
-    weighed = [
-        Grip(
-            g.place,
-            g.axis,
-            g.cost
-            + 0.3 * _turning(g.axis, fingers)
-            + 4.0 * _blocked(g, everything)
-            + 0.3 * sum(map(partial(_alike, g), failed)),
+
+    def cost(grip: Grip) -> float:
+        crowded = _blocked(grip, everything) + _blocked(replace(grip, place=grip.place + shift), others)
+        return (
+            grip.cost + 0.3 * _turning(grip.axis, fingers) + 4.0 * crowded + 0.3 * sum(_alike(grip, f) for f in failed)
         )
-        for g in grips
-    ]
+
+    weighed = [replace(grip, cost=cost(grip)) for grip in (*_across(thing), *_over_rim(thing))]
     return min(weighed, key=lambda grip: grip.cost, default=None)
-
-
-def _alike(one: Grip, other: Grip) -> bool:
-    return bool(abs(one.axis @ other.axis) > 0.9 and np.linalg.norm(one.place - other.place) < 0.02)
 
 
 def _parts(boxes: Boxes) -> tuple[NDArray[np.float64], ...]:
     return boxes.centres, boxes.turns, boxes.halves
 
 
+def _alike(one: Grip, other: Grip) -> bool:
+    return bool(abs(one.axis @ other.axis) > 0.9 and np.linalg.norm(one.place - other.place) < 0.02)
+
+
 def _turning(axis: Vector, fingers: Vector) -> float:
     """How far the hand has to turn, as a share of a right angle."""
     return float(np.arccos(np.clip(abs(axis @ fingers), 0, 1)) / (np.pi / 2))
+
+
+def _directions() -> Iterator[Vector]:
+    """Horizontal ones, half a turn in steps of 7.5 degrees."""
+    for angle in np.arange(0, np.pi, np.pi / 24):
+        yield np.array([np.cos(angle), np.sin(angle), 0.0])
+
+
+def narrowest(points: NDArray[np.float64]) -> tuple[Vector, float]:
+    """The horizontal direction along which points [n, 3] spread least, and by how much."""
+    widths = [(float(np.ptp(points @ axis)), axis) for axis in _directions()]
+    width, axis = min(widths, key=lambda row: row[0])
+    return axis, width
 
 
 def _across(thing: Boxes) -> list[Grip]:
@@ -77,8 +87,7 @@ def _across(thing: Boxes) -> list[Grip]:
     if len(slice_) < 8:
         slice_ = points
     grips = []
-    for angle in np.arange(0, np.pi, np.pi / 24):
-        axis = np.array([np.cos(angle), np.sin(angle), 0.0])
+    for axis in _directions():
         side = np.array([-axis[1], axis[0], 0.0])
         low, high = (slice_ @ axis).min(), (slice_ @ axis).max()
         if high - low > WIDEST:
@@ -108,24 +117,26 @@ def _over_rim(thing: Boxes) -> list[Grip]:
     return grips
 
 
-def _hand() -> NDArray[np.float64]:
-    """Points of open fingers and palm: along the fingers' axis, sideways, up from the pads: [n, 3]."""
-    fingers = [
-        (s * a, b, c) for s in (-1, 1) for a in (0.043, 0.055) for b in (-0.01, 0, 0.01) for c in _steps(-0.012, 0.04)
+def _grid(along: Iterable[float], aside: Iterable[float], up: Iterable[float]) -> NDArray[np.float64]:
+    return np.array(list(itertools.product(along, aside, up)))
+
+
+_FINGERS = _grid((-0.055, -0.043, 0.043, 0.055), (-0.01, 0, 0.01), np.linspace(-0.012, 0.04, 7))
+"""Points of the open fingers: along their axis, aside, up from the pads."""
+_PALM = np.concatenate(
+    [
+        _grid(np.linspace(-0.1, 0.1, 9), np.linspace(-0.03, 0.03, 4), np.linspace(0.05, 0.12, 4)),
+        _grid(np.linspace(-0.05, 0.05, 4), np.linspace(-0.05, 0.05, 4), np.linspace(0.14, 0.24, 4)),
     ]
-    palm = [(a, b, c) for a in _steps(-0.1, 0.1) for b in (-0.03, 0, 0.03) for c in (0.045, 0.07, 0.1)]
-    return np.array([*fingers, *palm])
-
-
-def _steps(low: float, high: float) -> NDArray[np.float64]:
-    return np.linspace(low, high, 7)
-
-
-_HAND = _hand()
+)
+"""Points of what is above them."""
+_SPARE = 0.012
+"""Room that the palm keeps: walls of LIBERO's furniture are thinner than the points are apart."""
 
 
 def _blocked(grip: Grip, boxes: Boxes) -> float:
     """Share of the hand's points that are inside something, times ten, at most 1."""
     side = np.array([-grip.axis[1], grip.axis[0], 0.0])
     frame = np.stack([grip.axis, side, np.array([0.0, 0.0, 1.0])])
-    return min(1.0, 10 * float(boxes.contain(_HAND @ frame + grip.place, margin=0.002).mean()))
+    hit = [boxes.contain(part @ frame + grip.place, spare) for part, spare in ((_FINGERS, 0.002), (_PALM, _SPARE))]
+    return min(1.0, 10 * max(float(part.mean()) for part in hit))
