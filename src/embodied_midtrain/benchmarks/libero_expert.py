@@ -6,7 +6,9 @@ Everything is a generator of actions, one a step, that looks at the world anew b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +29,15 @@ TIP = 0.016
 """How far the fingertips reach below the pads' middle."""
 PRESSING = 0.012
 """How far below a surface the fingertips are sent to press on it."""
+BESIDE = 0.085
+"""Between two things that share a place."""
+REACH = (-0.3, 0.0, 0.4)
+"""The part of a table where there is room to work: middle (x, y) and radius."""
 UP = np.array([0.0, 0.0, 1.0])
 TILT = np.pi / 2
 """Of the hand towards a drawer's front: flat. From above, the handles are in each other's way."""
+SLANT = np.pi / 4
+"""Of the hand that pushes a drawer shut, from pointing down."""
 ORDER = ("open", "turnon", "on", "in", "turnoff", "close")
 
 
@@ -60,6 +68,7 @@ class _Expert:
         predicate, thing, *where = goal
         if predicate in ("on", "in"):
             if self.scene.drawer(where[0]) is not None and not self.scene.is_open(where[0]):
+                yield from self._make_way(thing, where[0])
                 yield from self._pull(where[0])
             yield from self._put(thing, where[0])
         elif predicate == "open":
@@ -119,18 +128,28 @@ class _Expert:
     # -- putting things somewhere
 
     def _put(self, thing: str, where: str) -> Iterator[Action]:
+        yield from self._carry(thing, partial(self._spot, thing, where), partial(self._height, where))
+
+    def _carry(
+        self, thing: str, spot: Callable[[], Vector], height: Callable[[Vector, float], float]
+    ) -> Iterator[Action]:
+        """Take a thing and set it down.
+
+        Args:
+            spot: where its own middle goes, in the plane.
+            height: of the pads when it is let go, from that spot and how far it reaches below them.
+        """
         scene = self.scene
         load, others = scene.boxes(thing), scene.others(thing)
-        stood, spot = load.bottom, scene.pose(where).place
+        stood, place = load.bottom, scene.pose(thing).place
         failed = self.failed.setdefault(thing, [])
-        shift = np.array([*(spot - scene.pose(thing).place)[:2], self._height(where, spot, 0.0) - stood])
+        shift = np.array([*(spot() - place)[:2], height(spot(), 0.0) - stood])
         grip = best_grip(load, others, self.down @ scene.fingers, shift, failed)
         if grip is None:
-            yield from self._shove(thing, where)
+            yield from self._drag(thing, spot)
             return
         turn = self._facing(grip.axis)
-        above = _up(grip.place, 0.07)
-        yield from self._travel(above, turn, OPEN, TIP, others)
+        yield from self._travel(_up(grip.place, 0.07), turn, OPEN, TIP, others)
         yield from self._reach(grip.place, turn, OPEN, speed=0.7)
         for _ in range(GRASPING):
             yield self._towards(grip.place, turn, CLOSED)
@@ -139,41 +158,46 @@ class _Expert:
             failed.append(grip)
             yield from self._reach(_up(grip.place, 0.12), turn, OPEN, tolerance=0.03)
             return
-        yield from self._set_down(thing, where, turn, others)
-
-    def _shove(self, thing: str, where: str) -> Iterator[Action]:
-        """Press the closed fingers onto what cannot be taken hold of, and drag it along."""
-        scene = self.scene
-        load, place = scene.boxes(thing), scene.pose(thing).place
-        floor = scene.surface(place, 0.01, load)
-        onto = np.array([*place[:2], (floor if floor is not None else load.top) + TIP])
-        turn = self.down
-        yield from self._travel(_up(onto, 0.05), turn, CLOSED, TIP, scene.others())
-        yield from self._reach(onto, turn, CLOSED, tolerance=0.008, speed=0.5)
-        for _ in range(100):
-            left = scene.pose(where).place - scene.pose(thing).place
-            if np.linalg.norm(left[:2]) < 0.008:
-                break
-            aim = scene.hand().place + 0.03 * _level(left)
-            yield self._towards(np.array([*aim[:2], onto[2] - PRESSING]), turn, CLOSED)
-        yield from self._reach(_up(scene.hand().place, 0.1), turn, CLOSED, tolerance=0.03)
-
-    def _set_down(self, thing: str, where: str, turn: NDArray[np.float64], others: Boxes) -> Iterator[Action]:
-        scene = self.scene
-        spot = scene.pose(where).place
+        # Twice: what hangs in the fingers swings on the way.
         for _ in range(2):
             load, hand = scene.boxes(thing), scene.hand()
             below = hand.place[2] - load.bottom
             offset = scene.pose(thing).place - hand.place
-            target = np.array([*(spot - offset)[:2], self._height(where, spot, below)])
+            target = np.array([*(spot() - offset)[:2], height(spot(), below)])
             yield from self._travel(_up(target, 0.02), turn, CLOSED, max(below, TIP), others)
         yield from self._reach(target, turn, CLOSED, tolerance=0.01, patience=25, speed=0.7)
         for _ in range(RELEASING):
             yield self._towards(target, turn, OPEN)
         yield from self._reach(_up(target, 0.1), turn, OPEN, tolerance=0.03)
 
+    def _drag(self, thing: str, spot: Callable[[], Vector]) -> Iterator[Action]:
+        """Press the closed fingers onto what cannot be taken hold of, and drag it along."""
+        scene = self.scene
+        load, place = scene.boxes(thing), scene.pose(thing).place
+        floor = scene.surface(place, 0.01, load)
+        onto = np.array([*place[:2], (floor if floor is not None else load.top) + TIP])
+        yield from self._travel(_up(onto, 0.05), self.down, CLOSED, TIP, scene.others())
+        yield from self._reach(onto, self.down, CLOSED, tolerance=0.008, speed=0.5)
+        for _ in range(100):
+            left = spot() - scene.pose(thing).place
+            if np.linalg.norm(left[:2]) < 0.008:
+                break
+            aim = scene.hand().place + 0.03 * _level(left)
+            yield self._towards(np.array([*aim[:2], onto[2] - PRESSING]), self.down, CLOSED)
+        yield from self._reach(_up(scene.hand().place, 0.1), self.down, CLOSED, tolerance=0.03)
+
+    def _spot(self, thing: str, where: str) -> Vector:
+        """Where a thing goes: the place's middle, or side by side with others that go there too."""
+        spot = self.scene.pose(where).place
+        if self.scene.drawer(where) is not None:
+            # An open drawer's free part ends at the handles of those above.
+            spot = spot + 0.018 * self.scene.handle(where)[0]
+        together = [goal[1] for goal in self.scene.goals if goal[0] == "on" and goal[2] == where]
+        if len(together) > 1:
+            spot[1] += BESIDE * (together.index(thing) - (len(together) - 1) / 2)
+        return spot
+
     def _height(self, where: str, spot: Vector, below: float) -> float:
-        """Of the pads when the thing is let go; `below` is how far it reaches below them."""
         scene = self.scene
         parent = where if scene.site(where) is None else scene.parent(where)
         if parent in scene.env.objects_dict or parent in scene.env.fixtures_dict:
@@ -185,6 +209,31 @@ class _Expert:
             floor = scene.surface(spot, 0.02, boxes)
             return (floor if floor is not None else boxes.top) + below + 0.006
         return spot[2] + below + 0.006
+
+    def _make_way(self, thing: str, drawer: str) -> Iterator[Action]:
+        """Carry a thing from where the drawer, or the hand that works at it, would meet it."""
+        scene = self.scene
+        outward, handle = scene.handle(drawer)
+        load, place = scene.boxes(thing), scene.pose(thing).place
+        others = scene.others(thing).near(place, 0.6)
+        low, high = load.points().min(0), load.points().max(0)
+        corners = np.array(list(itertools.product(*zip(low, high, strict=True))))
+
+        def in_the_way(spot: Vector) -> bool:
+            ahead, aside = (spot - handle) @ outward, (spot - handle) @ np.cross(UP, outward)
+            return bool(-0.2 < ahead < 0.3 and abs(aside) < 0.24)
+
+        if not in_the_way(place):
+            return
+        for distance, angle in itertools.product(np.arange(0.1, 0.4, 0.04), np.arange(0, 2 * np.pi, np.pi / 8)):
+            spot = place + distance * np.array([np.cos(angle), np.sin(angle), 0.0])
+            crowded = others.contain(_up(corners + (spot - place), 0.045), margin=0.04).any()
+            if not crowded and not in_the_way(spot) and np.linalg.norm(spot[:2] - REACH[:2]) < REACH[2]:
+                break
+        else:
+            return
+        floor = load.bottom
+        yield from self._carry(thing, lambda: spot, lambda _, below: floor + below + 0.004)
 
     # -- drawers and knobs
 
@@ -215,12 +264,13 @@ class _Expert:
         yield from self._reach(_up(scene.hand().place, 0.08), self.down, OPEN, tolerance=0.03)
 
     def _push_shut(self, name: str) -> Iterator[Action]:
-        """Push a drawer's front with the closed fingers."""
+        """Push a drawer's front with the closed fingers, aslant: the hand must pass table and other handles."""
         scene = self.scene
         outward, handle = scene.handle(name)
-        turn = self._facing(np.cross(UP, outward))
-        start = handle + 0.06 * outward
-        yield from self._travel(_up(start, 0.04), turn, CLOSED, TIP, scene.others())
+        bar = np.cross(UP, outward)
+        turn = _pointing(-np.cos(SLANT) * UP - np.sin(SLANT) * outward, bar, not self._fingers_first)
+        start = handle + 0.07 * outward
+        yield from self._travel(_up(start, 0.05), turn, CLOSED, TIP, scene.others())
         yield from self._reach(start, turn, CLOSED, tolerance=0.015)
         for _ in range(60):
             if scene.holds(["close", name]):

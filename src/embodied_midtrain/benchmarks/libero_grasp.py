@@ -21,6 +21,8 @@ DEPTH = 0.03
 RIM_DEPTH = 0.018
 LOWEST = 0.016
 """Of the pads above what a thing stands on: the fingertips reach below them."""
+HAND = 0.4
+"""How far from a thing's middle the hand that holds it may reach."""
 RIM = 0.02
 """Thickest wall that counts as a rim."""
 
@@ -41,10 +43,11 @@ def best_grip(thing: Boxes, others: Boxes, fingers: Vector, shift: Vector, faile
         fingers: horizontal direction in which the hand's fingers open now.
         shift: how far the thing is to be carried: the hand must fit there too.
     """
-    everything = Boxes(*(np.concatenate(pair) for pair in zip(_parts(thing), _parts(others), strict=True)))
+    around, there = others.near(thing.middle, HAND), others.near(thing.middle + shift, HAND)
+    here = Boxes(*(np.concatenate(pair) for pair in zip(_parts(thing), _parts(around), strict=True)))
 
     def cost(grip: Grip) -> float:
-        crowded = _blocked(grip, everything) + _blocked(replace(grip, place=grip.place + shift), others)
+        crowded = _blocked(grip, here) + _blocked(replace(grip, place=grip.place + shift), there)
         return (
             grip.cost + 0.3 * _turning(grip.axis, fingers) + 4.0 * crowded + 0.3 * sum(_alike(grip, f) for f in failed)
         )

@@ -54,6 +54,11 @@ class Boxes:
         inside: NDArray[np.bool_] = (np.abs(local) <= self.halves[:, None] + margin).all(-1).any(0)
         return inside
 
+    def near(self, place: Vector, reach: float) -> Boxes:
+        """Those of which a part may lie within `reach` of a place."""
+        far = np.linalg.norm(self.centres - place, axis=1) - np.linalg.norm(self.halves, axis=1)
+        return Boxes(self.centres[far < reach], self.turns[far < reach], self.halves[far < reach])
+
     @property
     def top(self) -> float:
         return float(self.points()[:, 2].max())
