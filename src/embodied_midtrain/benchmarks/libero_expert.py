@@ -88,7 +88,7 @@ class _Expert:
         rotate = axis_angle(turn @ hand.turn.T) * GAIN / RADIANS
         # Shortened, not clipped: the way stays straight.
         move *= speed / max(speed, np.abs(move).max())
-        rotate *= 0.5 / max(0.5, np.abs(rotate).max())
+        rotate /= max(1.0, np.abs(rotate).max())
         return np.array([*move, *rotate, gripper], np.float32)
 
     def _reach(
@@ -261,7 +261,6 @@ class _Expert:
         for _ in range(RELEASING):
             yield self._towards(here, turn, OPEN)
         yield from self._reach(here - 0.08 * approach, turn, OPEN, tolerance=0.02)
-        yield from self._reach(_up(scene.hand().place, 0.08), self.down, OPEN, tolerance=0.03)
 
     def _push_shut(self, name: str) -> Iterator[Action]:
         """Push a drawer's front with the closed fingers, aslant: the hand must pass table and other handles."""

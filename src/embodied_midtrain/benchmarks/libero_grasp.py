@@ -116,7 +116,9 @@ def _over_rim(thing: Boxes) -> list[Grip]:
         axis = np.array([np.cos(angle), np.sin(angle), 0.0])
         place = middle + axis[:2] * (radius[near].min() + radius[near].max()) / 2
         height = max(top - RIM_DEPTH, bottom + LOWEST)
-        grips.append(Grip(np.array([*place, height]), axis, 0.3))
+        inside = np.array([[*(place - 0.035 * axis[:2]), height]])
+        if not thing.contain(inside).any():
+            grips.append(Grip(np.array([*place, height]), axis, 0.3))
     return grips
 
 
@@ -138,8 +140,8 @@ _SPARE = 0.012
 
 
 def _blocked(grip: Grip, boxes: Boxes) -> float:
-    """Share of the hand's points that are inside something, times ten, at most 1."""
+    """Share of the hand's points that are inside something, times ten."""
     side = np.array([-grip.axis[1], grip.axis[0], 0.0])
     frame = np.stack([grip.axis, side, np.array([0.0, 0.0, 1.0])])
     hit = [boxes.contain(part @ frame + grip.place, spare) for part, spare in ((_FINGERS, 0.002), (_PALM, _SPARE))]
-    return min(1.0, 10 * max(float(part.mean()) for part in hit))
+    return 10 * max(float(part.mean()) for part in hit)
