@@ -36,6 +36,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "midtrain": ("midtraining.midtrain:midtrain_command", "train a backbone on a selection"),
     "finetune": ("policies.finetune:finetune_command", "train a policy from a backbone"),
     "rollout": ("benchmarks.rollout:rollout_command", "roll a policy out in closed loop"),
+    "rollouts play": ("benchmarks.comparison:play_command", "roll several policies out on the same episodes, compare"),
+    "rollouts compare": ("benchmarks.comparison:compare_command", "finished rollouts side by side, with paired tests"),
     "report": ("report.page:report_command", "one self-contained page with everything"),
     "backbone train": ("backbones.compact.train:train_command", "train the compact backbone's connector again"),
     "backbone check": ("backbones.compact.check:check_command", "what the compact backbone sees: captions, pointing"),
