@@ -33,6 +33,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("sources.export.run:export_command", "a selection in the form of the tool that trains on it"),
     "retention": ("diagnostics.retention:retention_command", "held-out questions before and after: what was kept"),
     "drift": ("diagnostics.drift:drift_command", "how far a backbone moved: CKA by layer, distance of weights"),
+    "export model": ("release.export:export_model_command", "a backbone or a policy for others, with its model card"),
+    "push": ("release.push:push_command", "send an exported model to the model hub"),
     "audit": ("diagnostics.audit:audit_command", "did the ranking find the robot's world, or a shortcut?"),
     "explore": ("explore.explore:explore_command", "pool, selection and robot frames on a map, in the browser"),
     "midtrain": ("midtraining.midtrain:midtrain_command", "train a backbone on a selection"),

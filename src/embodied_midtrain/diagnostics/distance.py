@@ -39,6 +39,12 @@ def weight_distances(base: Backbone, model: Backbone) -> dict[str, dict[str, dic
     return {"parts": _shown(parts), "layers": _shown(layers)}
 
 
+def in_order(parts: Mapping[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """Parts as pictures pass through them, the whole last."""
+    order = ("vision", "connector", "language", "all")
+    return sorted(parts.items(), key=lambda part: order.index(part[0]))
+
+
 def layer_of(name: str) -> str:
     """The number of the language model's layer that a weight belongs to; empty for others."""
     found = re.search(r"(?:language_model|text_model)\.(?:model\.)?layers\.(\d+)\.", name)

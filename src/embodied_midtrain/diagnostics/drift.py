@@ -20,7 +20,7 @@ from embodied_midtrain.backbones.backbone import Backbone, Rendered
 from embodied_midtrain.backbones.opening import COMPACT, load_backbone
 from embodied_midtrain.backbones.precision import Precision, autocast
 from embodied_midtrain.diagnostics.cka import LinearCka
-from embodied_midtrain.diagnostics.distance import weight_distances
+from embodied_midtrain.diagnostics.distance import in_order, weight_distances
 from embodied_midtrain.episodes import ACTION_PROMPT, Robots
 from embodied_midtrain.features.items import Item, SampleItem, target_stretch
 from embodied_midtrain.features.pooling import Pooling, pool_states
@@ -235,7 +235,7 @@ def drift_command(
 def print_drift(facts: dict[str, Any]) -> None:
     """The distances of the parts, and a line for each layer."""
     print(f"{facts['model']} against {facts['base']}: |W - W0| / |W0|")
-    for part, own in facts["weights"]["parts"].items():
+    for part, own in in_order(facts["weights"]["parts"]):
         print(f"  {part:<10}{own['relative']:>10.5f}  {own['weights']:>13,} weights")
     columns = [(side, kind) for side in SIDES if side in facts["cka"] for kind in KINDS]
     heads = "".join(f"{f'{side} {kind}':>13}" for side, kind in columns)
