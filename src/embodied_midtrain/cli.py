@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "midtrain": ("midtraining.midtrain:midtrain_command", "train a backbone on a selection"),
     "finetune": ("policies.finetune:finetune_command", "train a policy from a backbone"),
     "rollout": ("benchmarks.rollout:rollout_command", "roll a policy out in closed loop"),
+    "serve": (
         "serving.serve:serve_command",
         "a policy as a server for vla-eval: CALVIN, SimplerEnv, LIBERO and others",
     ),
