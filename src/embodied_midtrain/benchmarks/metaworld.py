@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embodied_midtrain.benchmarks.metaworld_tasks import PLAIN, instructions_for
+from embodied_midtrain.benchmarks.metaworld_tasks import MT10, PLAIN, instructions_for
 from embodied_midtrain.benchmarks.protocol import Instructions, check_tasks
 from embodied_midtrain.episodes import ActionSpec
 from embodied_midtrain.extras import require
@@ -47,6 +47,7 @@ class MetaWorld:
 
     name = "metaworld"
     tasks: tuple[str, ...] = tuple(PLAIN)
+    sets: ClassVar[dict[str, tuple[str, ...]]] = {"mt10": MT10, "mt50": tasks}
     spec = SPEC
 
     def horizon(self, task: str) -> int:

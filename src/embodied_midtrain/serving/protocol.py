@@ -41,6 +41,8 @@ class Settings:
     """Pictures as the camera sees them, or left and right exchanged, which are turned back for the policy."""
     announced: dict[str, str] = field(default_factory=dict)
     """What vla-eval calls a component's form, where that is not what it is: rotation, gripper."""
+    also: tuple[str, ...] = ()
+    """Further benchmark classes that are played by it."""
     opens_after: int = 1
     """Predictions to open in a row after which the gripper opens."""
 
@@ -114,7 +116,7 @@ def open_protocol(name: str) -> Evaluation:
         raise ConfigError(f"{path}: benchmarks: wanted at least one with 'benchmark: package.module:Class'")
     if not 1 <= settings.executed <= settings.chunk or settings.opens_after < 1:
         raise ConfigError(f"{path}: emt: executed must be 1 to chunk, and opens_after at least 1")
-    return Evaluation(path.stem, path, settings, spec, classes)
+    return Evaluation(path.stem, path, settings, spec, (*classes, *settings.also))
 
 
 def protocol_of(benchmark: str) -> Evaluation | None:

@@ -32,6 +32,8 @@ from embodied_midtrain.serving.protocol import Evaluation
 
 logger = logging.getLogger(__name__)
 MEGABYTE = 2**20
+DRAWN_TO_SIZE = ("embodied_midtrain.serving.libero:LiberoAsBuiltIn",)
+"""Benchmark classes that draw pictures of the size that a policy wants."""
 REFUSED = 1008
 """WebSocket's close code for a peer that breaks the rules of the house."""
 
@@ -128,6 +130,7 @@ class Connection:
         payload = make_hello_payload(
             model_server="embodied-midtrain",
             capabilities={},
+            observation_params={"size": self._player.actor.size} if named in DRAWN_TO_SIZE else {},
             action_spec={name: spec.to_dict() for name, spec in actions.items()},
             observation_spec={name: spec.to_dict() for name, spec in looks.items()},
             embodied_midtrain=self._player.facts(self._evaluation),
