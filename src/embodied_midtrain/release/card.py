@@ -87,9 +87,9 @@ def _what(midtrained: Artifact, base: str | None) -> str:
     counts = midtrained.counts
     return (
         f"A vision-language model ({_code(base)}) mid-trained with embodied-midtrain on {counts['samples_seen']:,} "
-        f"samples ({counts['tokens_seen']:,} tokens) that were chosen for their closeness to a robot's world, as a "
-        "better start for robot policies. It is meant to be fine-tuned; it does not act by itself.\n\n"
-        "Method: EmbodiedMidtrain. What it is not: a chat model that was tested for safety or truth. The data's "
+        f"samples ({counts['tokens_seen']:,} tokens; how they were chosen stands below), as a start for robot policies. "
+        "It is meant to be fine-tuned; it does not act by itself.\n\n"
+        "Method: EmbodiedMidtrain (arXiv 2604.20012). It was not tested for safety or truth as a chat model. The data's "
         "licences (below) and the base model's bind its use.\n"
     )
 
@@ -134,7 +134,7 @@ def _selected_licences(midtrained: Artifact, told: Told) -> Iterator[tuple[str, 
         raise StageError(f"{told.selection.path} is not the selection that {midtrained.path} was trained on.")
     keys = read_selection(told.selection)[: midtrained.manifest["config"].get("keep")]
     for sample in read_samples(told.pool, keys, images=told.images):
-        yield sample.source, " ".join(sample.licence.split())
+        yield sample.source, " ".join(sample.licence.replace("|", "/").split())
 
 
 def _settings(midtrained: Artifact, told: Told) -> str:
