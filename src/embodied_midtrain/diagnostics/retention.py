@@ -169,7 +169,8 @@ def _asked(config: RetentionConfig, pool: Pool, excluded: set[Key]) -> dict[str,
     if not asked:
         raise StageError(
             f"no ability has {LEAST} held-out questions in {pool.name}: name its sources with --captions, --ocr, "
-            "--charts and --spatial, or give a pool that the models were not trained on ('emt pool build --seed 1 --out ...')."
+            "--charts and --spatial, or give a pool that the models were not trained on ('emt pool build' with another "
+            "--seed)."
         )
     return asked
 

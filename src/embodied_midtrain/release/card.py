@@ -87,10 +87,10 @@ def _what(midtrained: Artifact, base: str | None) -> str:
     counts = midtrained.counts
     return (
         f"A vision-language model ({_code(base)}) mid-trained with embodied-midtrain on {counts['samples_seen']:,} "
-        f"samples ({counts['tokens_seen']:,} tokens; how they were chosen stands below), as a start for robot policies. "
-        "It is meant to be fine-tuned; it does not act by itself.\n\n"
-        "Method: EmbodiedMidtrain (arXiv 2604.20012). It was not tested for safety or truth as a chat model. The data's "
-        "licences (below) and the base model's bind its use.\n"
+        f"samples ({counts['tokens_seen']:,} tokens; how they were chosen stands below), as a start for robot "
+        "policies. It is meant to be fine-tuned; it does not act by itself.\n\n"
+        "Method: EmbodiedMidtrain (arXiv 2604.20012). It was not tested for safety or truth as a chat model. The "
+        "data's licences (below) and the base model's bind its use.\n"
     )
 
 
