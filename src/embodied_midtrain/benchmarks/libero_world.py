@@ -71,7 +71,7 @@ class World:
         self.states: NDArray[np.float64] = states(Path(folders("init_states")) / suite / f"{task}.pruned_init")
         # Nobody reads them, and they would be computed after each physics step.
         self.env._observables = OrderedDict()
-        self.model.geom_group[self.model.geom_group == 0] = _HIDDEN
+        hide_collision_shapes(self.model)
         self.users = 0
         self._turn: Turn | None = None
         self._renderers: dict[int, SceneRenderer] = {}
@@ -146,6 +146,11 @@ class World:
             renderer.close()
         self._renderers.clear()
         self.env.close()
+
+
+def hide_collision_shapes(model: Any) -> None:
+    """Leave them out of pictures, as LIBERO's own drawing does."""
+    model.geom_group[model.geom_group == 0] = _HIDDEN
 
 
 _WORLDS: dict[tuple[str, str], World] = {}
