@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from embodied_midtrain.artifacts import Artifact, Skips, StageError, open_stage, read_json, write_json
-from embodied_midtrain.backbones.backbone import Backbone, Rendered
+from embodied_midtrain.backbones.backbone import IGNORED, Backbone, Rendered
 from embodied_midtrain.backbones.opening import COMPACT, load_backbone
 from embodied_midtrain.backbones.precision import Precision, autocast
 from embodied_midtrain.diagnostics.cka import LinearCka
@@ -175,16 +175,11 @@ def row_states(
     """Of each kind of token and each layer, the mean state of each row: [rows, hidden]."""
     batch = {key: value.to(backbone.device) for key, value in backbone.collate(rows).items()}
     with autocast(backbone.device, precision):
-        out: Any = backbone.language(
-            inputs_embeds=backbone.embed(batch),
-            attention_mask=batch["attention_mask"],
-            use_cache=False,
-            output_hidden_states=True,
-        )
-    ids, real, states = batch["input_ids"], batch["attention_mask"], out.hidden_states
+        states = backbone.layer_states(batch)
+    ids, real, learnt = batch["input_ids"], batch["attention_mask"], batch["labels"] != IGNORED
 
     def pooled(layer: int, kind: Pooling) -> Tensor:
-        return pool_states(states[layer].float(), ids, real, backbone.image_token_id, kind).cpu()
+        return pool_states(states[layer].float(), ids, real, learnt, backbone.image_token_id, kind).cpu()
 
     return {kind: [pooled(layer, kind) for layer in layers] for kind in KINDS}
 
