@@ -31,7 +31,7 @@ PRESSING = 0.012
 """How far below a surface the fingertips are sent to press on it."""
 BESIDE = 0.085
 """Between two things that share a place."""
-REACH = (-0.3, 0.0, 0.4)
+REACH = (-0.02, 0.0, 0.3)
 """The part of a table where there is room to work: middle (x, y) and radius."""
 UP = np.array([0.0, 0.0, 1.0])
 TILT = np.pi / 2
@@ -221,7 +221,7 @@ class _Expert:
 
         def in_the_way(spot: Vector) -> bool:
             ahead, aside = (spot - handle) @ outward, (spot - handle) @ np.cross(UP, outward)
-            return bool(-0.2 < ahead < 0.3 and abs(aside) < 0.24)
+            return bool(-0.2 < ahead < 0.24 and abs(aside) < 0.22)
 
         if not in_the_way(place):
             return
