@@ -22,6 +22,8 @@ METRES, RADIANS = 0.05, 0.5
 """What an action of 1 asks the controller for."""
 GAIN = 1.6
 """The controller is a critically damped spring: asking for more than the way that is left is quicker, to a point."""
+ANY = 7.0
+"""More than any turn."""
 GRASPING, RELEASING = 9, 5
 """Steps: the fingers need eight from wide open to shut."""
 CLEARANCE = 0.03
@@ -99,10 +101,13 @@ class _Expert:
         tolerance: float = 0.008,
         patience: int = 50,
         speed: float = 1.0,
+        turned: float = 0.12,
     ) -> Iterator[Action]:
+        """Until place and orientation are as near as `tolerance` (metres) and `turned` (radians), or patience ends."""
         for _ in range(patience):
             hand = self.scene.hand()
-            if np.linalg.norm(place - hand.place) < tolerance and np.linalg.norm(axis_angle(turn @ hand.turn.T)) < 0.12:
+            away, askew = np.linalg.norm(place - hand.place), np.linalg.norm(axis_angle(turn @ hand.turn.T))
+            if away < tolerance and askew < turned:
                 return
             yield self._towards(place, turn, gripper, speed)
 
@@ -114,9 +119,9 @@ class _Expert:
         needed = _top_between(here, place, others) + below + CLEARANCE
         height = max(needed, place[2])
         if here[2] < height - 0.02:
-            yield from self._reach(np.array([here[0], here[1], height]), turn, gripper, tolerance=0.03)
+            yield from self._reach(np.array([here[0], here[1], height]), turn, gripper, tolerance=0.03, turned=ANY)
         over = np.array([place[0], place[1], height])
-        yield from self._reach(over, turn, gripper, tolerance=0.015 if height > place[2] else 0.008)
+        yield from self._reach(over, turn, gripper, tolerance=0.015, turned=0.3)
 
     def _facing(self, axis: Vector) -> NDArray[np.float64]:
         """Pointing down, fingers along `axis`, by the smaller turn."""
@@ -153,7 +158,7 @@ class _Expert:
         yield from self._reach(grip.place, turn, OPEN, speed=0.7)
         for _ in range(GRASPING):
             yield self._towards(grip.place, turn, CLOSED)
-        yield from self._reach(_up(grip.place, 0.08), turn, CLOSED, tolerance=0.03)
+        yield from self._reach(_up(grip.place, 0.08), turn, CLOSED, tolerance=0.03, turned=ANY)
         if scene.boxes(thing).bottom < stood + 0.02:
             failed.append(grip)
             yield from self._reach(_up(grip.place, 0.12), turn, OPEN, tolerance=0.03)
@@ -168,7 +173,7 @@ class _Expert:
         yield from self._reach(target, turn, CLOSED, tolerance=0.01, patience=25, speed=0.7)
         for _ in range(RELEASING):
             yield self._towards(target, turn, OPEN)
-        yield from self._reach(_up(target, 0.1), turn, OPEN, tolerance=0.03)
+        yield from self._reach(_up(target, 0.1), turn, OPEN, tolerance=0.03, turned=ANY)
 
     def _drag(self, thing: str, spot: Callable[[], Vector]) -> Iterator[Action]:
         """Press the closed fingers onto what cannot be taken hold of, and drag it along."""
