@@ -23,7 +23,7 @@ EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "load_policy.py"
 def test_it_says_what_the_policy_says(tmp_path, mode, monkeypatch):
     rank = {"lora_rank": 4, "train": ("connector", "language")} if mode == "lora" else {}
     config = FinetuneConfig(**{**SMALL, "mode": mode, **rank})
-    finetune(tmp_path / "made", config, backbone=backbone("smolvlm"), demos=Dots())
+    finetune(tmp_path / "made", config, backbone=backbone("idefics3"), demos=Dots())
     folder = export_model(tmp_path / "out", Artifact.open(tmp_path / "made"), Told())
     spec = importlib.util.spec_from_file_location("load_policy", EXAMPLE)
     example = importlib.util.module_from_spec(spec)

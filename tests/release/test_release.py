@@ -30,7 +30,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     rows = samples()
     pool, selection = make_pool(folder / "pool", rows), select(folder / "selection", rows)
-    model = backbone("smolvlm")
+    model = backbone("idefics3")
     artifact = midtrain(folder / "mid", MidtrainConfig(**SMALL), backbone=model, pool=pool, selection=selection)
     return artifact, pool, _whole(selection)
 
@@ -47,7 +47,7 @@ def _whole(selection):
 def test_the_card_says_what_the_artifacts_know(made, tmp_path):
     artifact, pool, selection = made
     opened = open_pool(pool, skips=Skips())
-    base = backbone("smolvlm")
+    base = backbone("idefics3")
     moved = drift(tmp_path / "drift", DriftConfig(rows=12), base=base, model=base, pool=opened)
     base.save(tmp_path / "base")
     config = RetentionConfig(captions=("books", "charts"), ocr=(), charts=(), spatial=(), questions=12, choices=3)
@@ -100,7 +100,7 @@ def test_transformers_alone_loads_an_exported_backbone(made, tmp_path):
 
 
 def test_a_policy_comes_with_its_card(tmp_path):
-    finetune(tmp_path / "policy", FinetuneConfig(**SMALL_POLICY), backbone=backbone("smolvlm"), demos=Dots())
+    finetune(tmp_path / "policy", FinetuneConfig(**SMALL_POLICY), backbone=backbone("idefics3"), demos=Dots())
     out = export_model(tmp_path / "out", Artifact.open(tmp_path / "policy"), Told(licence="mit"))
     card = (out / "README.md").read_text()
     assert "3 actions out, of which 2 are to be executed" in card and "+1 closes the gripper" in card
