@@ -22,7 +22,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from embodied_midtrain.backbones.backbone import Backbone, Rendered
 from embodied_midtrain.backbones.compact.weights import cache_dir
 from embodied_midtrain.backbones.opening import load_backbone
 from embodied_midtrain.backbones.precision import autocast, pick_precision
+from embodied_midtrain.backbones.processors import without_video
 from embodied_midtrain.midtraining.costs import numbers, operations
 from embodied_midtrain.midtraining.mixture import Mixture
 from embodied_midtrain.midtraining.parts import chosen
@@ -45,29 +46,38 @@ from embodied_midtrain.midtraining.teach import teach
 from embodied_midtrain.samples import BadSample, Picture, Sample, Turn
 from embodied_midtrain.sources.opening import open_pool
 from embodied_midtrain.training import checkpoint
-from embodied_midtrain.training.loop import train_mode
+from embodied_midtrain.training.loop import train, train_mode
 from embodied_midtrain.training.lora import let_learn
 from embodied_midtrain.training.order import bucketed, draws
 from embodied_midtrain.training.peak import matmul_rate
 from embodied_midtrain.training.team import ALONE
 
+Clock = Callable[[], float]
 WORDS = tuple(
     "the red small cup stands left of on under table robot arm moves picks block and what where is".split()  # noqa: SIM905
+)
+QWEN_SPECIAL = ("vision_start", "vision_end", "image_pad", "video_pad")
+QWEN_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for p in m['content'] %}{% if p['type'] == 'image' %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ p['text'] }}{% endif %}{% endfor %}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 CASES = {"vision frozen": ("connector", "language"), "all": ("vision", "connector", "language")}
 
 
-def conversations(count: int, seed: int = 0) -> Iterator[Sample]:
+def conversations(backbone: Backbone, count: int, seed: int = 0) -> Iterator[Sample]:
+    """Questions and answers whose texts have the same lengths, in tokens, under every backbone's tokenizer."""
     rng = np.random.default_rng(seed)
+    tokens = len(backbone.processor.tokenizer(" ".join(WORDS))["input_ids"]) / len(WORDS)
     for n in range(count):
         pixels = rng.integers(0, 256, (224, 224, 3), dtype=np.uint8)
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "PNG")
-        words = int(np.clip(rng.lognormal(4.4, 0.75), 12, 750))
+        words = int(np.clip(rng.lognormal(4.8, 0.8), 12, 850) / tokens)
         turns: list[Turn] = []
         asked = int(rng.integers(1, 7))
         for _ in range(asked):
-            said = rng.choice(WORDS, max(6, words // asked)).tolist()
+            said = rng.choice(WORDS, max(4, words // asked)).tolist()
             cut = max(2, len(said) // 4)
             turns += [Turn("user", " ".join(said[:cut])), Turn("assistant", " ".join(said[cut:]))]
         yield Sample("talk", f"{n:05d}", (Picture(data=file.getvalue()),), tuple(turns))
@@ -95,7 +105,7 @@ class Held:
         return self.rows[index]
 
 
-def ours(backbone: Backbone, rows: Sequence[Rendered], config: MidtrainConfig) -> tuple[float, float]:
+def ours(backbone: Backbone, rows: Sequence[Rendered], config: MidtrainConfig, clock: Clock) -> tuple[float, float]:
     """Seconds of the steps, and the share of them spent waiting for data."""
     lengths = np.asarray([len(row) for row in rows], np.int64)
     learnt = np.asarray([sum(row.learnt[1:]) for row in rows], np.int64)
@@ -104,16 +114,27 @@ def ours(backbone: Backbone, rows: Sequence[Rendered], config: MidtrainConfig) -
     steps = bucketed(lengths, order, config.batch, config.seed)
     held: Any = Held(rows)
     mixture = Mixture(keys, keys, lengths, learnt, steps, held, range(len(rows)), {})
-    with tempfile.TemporaryDirectory() as folder, open_stage(Path(folder) / "out", "bench", config, {}) as run:
+    times: list[float] = []
+
+    def timed(*given: Any, **more: Any) -> list[float]:
+        started = clock()
+        losses = train(*given, **more)
+        times.append(clock() - started)
+        return losses
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open_stage(Path(folder) / "out", "bench", config, {}) as run,
         # The checkpoint after the last step is not what is measured, and large.
-        with mock.patch.object(checkpoint, "save"):
-            teach(run, backbone, mixture, lambda _: iter(()), config, ALONE, None)
+        mock.patch.object(checkpoint, "save"),
+        mock.patch("embodied_midtrain.midtraining.teach.train", timed),
+    ):
+        teach(run, backbone, mixture, lambda _: iter(()), config, ALONE, None)
         lines = [json.loads(line) for line in run.log("train.jsonl").read_text().splitlines()]
-    seconds = sum(line["seconds"] for line in lines)
-    return seconds, sum(line["seconds"] * line["idle"] for line in lines) / seconds
+    return times[0], sum(line["seconds"] * line["idle"] for line in lines) / sum(line["seconds"] for line in lines)
 
 
-def peer(backbone: Backbone, rows: Sequence[Rendered], config: MidtrainConfig) -> float:
+def peer(backbone: Backbone, rows: Sequence[Rendered], config: MidtrainConfig, clock: Clock) -> float:
     """Seconds of Trainer's training loop."""
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -121,18 +142,16 @@ def peer(backbone: Backbone, rows: Sequence[Rendered], config: MidtrainConfig) -
     train_mode(backbone.base)
     times: list[float] = []
 
-    class Clock(TrainerCallback):
+    class Times(TrainerCallback):
         def on_train_begin(self, *_: Any, **__: Any) -> None:
-            times.append(time.perf_counter())
+            times.append(clock())
 
         def on_train_end(self, *_: Any, **__: Any) -> None:
-            times.append(time.perf_counter())
+            times.append(clock())
 
     def collator(features: list[Rendered]) -> dict[str, Any]:
-        batch: dict[str, Any] = backbone.collate(features)
-        if backbone.base.config.model_type.startswith("qwen"):
-            batch["mm_token_type_ids"] = (batch["input_ids"] == backbone.image_token_id).long()
-        return batch
+        batch = backbone.collate(features)
+        return {**backbone.own_inputs(batch), "labels": batch["labels"]}
 
     half = pick_precision(config.precision, backbone.device) is torch.bfloat16
     with tempfile.TemporaryDirectory() as folder:
@@ -155,7 +174,7 @@ def peer(backbone: Backbone, rows: Sequence[Rendered], config: MidtrainConfig) -
             seed=config.seed,
         )
         trainer = Trainer(
-            backbone.base, arguments, data_collator=collator, train_dataset=list(rows), callbacks=[Clock()]
+            backbone.base, arguments, data_collator=collator, train_dataset=list(rows), callbacks=[Times()]
         )
         trainer.train()
     return times[1] - times[0]
@@ -181,16 +200,18 @@ def padding(rows: Sequence[Rendered], config: MidtrainConfig) -> float:
     return float(1 - lengths.sum() / sum(lengths[part].max() * len(part) for part in order))
 
 
-def compare(backbone: Backbone, rows: Sequence[Rendered], config: MidtrainConfig, repeats: int, case: str) -> None:
+def compare(
+    backbone: Backbone, rows: Sequence[Rendered], config: MidtrainConfig, repeats: int, case: str, clock: Clock
+) -> None:
     frozen = "vision" not in config.train
     fed = kept_vision(backbone, rows, config) if frozen and backbone.caches_vision else rows
     attention = backbone.base.config._attn_implementation
     found: dict[str, list[float]] = {"ours": [], "peer": []}
     idle: list[float] = []
     for repeat in range(repeats + 1):
-        seconds, waited = ours(backbone, fed, config)
+        seconds, waited = ours(backbone, fed, config, clock)
         backbone.base.set_attn_implementation(attention)
-        theirs = peer(backbone, rows, config)
+        theirs = peer(backbone, rows, config, clock)
         # The first of each warms caches and threads up.
         if repeat:
             found["ours"].append(seconds)
@@ -216,9 +237,55 @@ def compare(backbone: Backbone, rows: Sequence[Rendered], config: MidtrainConfig
 
 
 def small_qwen() -> Backbone:
-    from tests import tiny
+    """A random Qwen3-VL of about 60 M weights; its head has the share of the language model that Qwen3-VL-2B's has."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    return tiny.backbone("qwen3-vl-small")
+    special = ["<pad>", "<|im_start|>", "<|im_end|>", *(f"<|{name}|>" for name in QWEN_SPECIAL)]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = Tokenizer(models.BPE(vocab={t: n for n, t in enumerate([*special, *letters])}, merges=[]))
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", eos_token="<|im_end|>", additional_special_tokens=special[1:]
+    )
+    images = Qwen2VLImageProcessorPil(size={"shortest_edge": 64 * 64, "longest_edge": 224 * 224}, patch_size=16)
+    processor = without_video(Qwen3VLProcessor)(images, tokenizer, None, chat_template=QWEN_TEMPLATE)
+    rope = {"rope_type": "default", "mrope_section": [12, 10, 10], "mrope_interleaved": True, "rope_theta": 5e6}
+    config = Qwen3VLConfig(
+        vision_config={
+            "depth": 6,
+            "hidden_size": 256,
+            "intermediate_size": 1024,
+            "num_heads": 4,
+            "out_hidden_size": 512,
+            "patch_size": 16,
+            "deepstack_visual_indexes": [1, 3, 5],
+        },
+        text_config={
+            "hidden_size": 512,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "head_dim": 64,
+            "vocab_size": 16384,
+            "rope_parameters": rope,
+        },
+        tie_word_embeddings=True,
+        image_token_id=special.index("<|image_pad|>"),
+        video_token_id=special.index("<|video_pad|>"),
+        vision_start_token_id=special.index("<|vision_start|>"),
+        vision_end_token_id=special.index("<|vision_end|>"),
+    )
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        Qwen3VLForConditionalGeneration(config).save_pretrained(folder)
+        processor.save_pretrained(folder)
+        backbone = load_backbone(folder)
+    backbone.name = "small Qwen3-VL"
+    return backbone
 
 
 def main() -> None:
@@ -231,7 +298,10 @@ def main() -> None:
     parser.add_argument("--packing", nargs="+", default=["off", "on"])
     parser.add_argument("--cases", nargs="+", default=list(CASES))
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--cpu-time", action="store_true", help="of this process, for a machine that is busy")
     args = parser.parse_args()
+    clock = time.process_time if args.cpu_time else time.perf_counter
+    print("seconds of processor time" if args.cpu_time else "seconds by the clock", flush=True)
 
     for name in args.backbones:
         backbone = small_qwen() if name == "qwen3-vl" else load_backbone(name)
@@ -241,7 +311,7 @@ def main() -> None:
             samples = list(open_pool(args.pool, skips=Skips()))
             order = np.random.default_rng(0).permutation(len(samples))
             rows = rendered(backbone, (samples[n] for n in order), args.samples // 2)
-        rows += rendered(backbone, conversations(4 * args.samples), args.samples - len(rows))
+        rows += rendered(backbone, conversations(backbone, 4 * args.samples), args.samples - len(rows))
         for case in args.cases:
             for packing in args.packing:
                 config = MidtrainConfig(
@@ -253,7 +323,7 @@ def main() -> None:
                     packing=packing,
                     save_seconds=1e9,
                 )
-                compare(backbone, rows, config, args.repeats, case)
+                compare(backbone, rows, config, args.repeats, case, clock)
 
 
 if __name__ == "__main__":

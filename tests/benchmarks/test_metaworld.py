@@ -6,10 +6,11 @@ import pytest
 from embodied_midtrain.benchmarks.metaworld import CAMERA, MetaWorld, MetaWorldSimulation
 from embodied_midtrain.benchmarks.protocol import (
     check_tasks,
+    chosen_tasks,
     evaluation_state,
     open_benchmark,
-    training_state,
 )
+from tests.benchmarks import conformance
 
 
 @pytest.fixture(scope="module")
@@ -46,40 +47,19 @@ def test_the_goal_is_in_the_first_frame_where_it_will_be(reach):
         assert red[0] > 60 and red[0] > 2 * red[1:].max(), f"state {state}: {red} at the goal"
 
 
-def test_the_goal_moves_with_the_state_and_equal_states_are_equal(reach):
-    frames, starts = [], []
-    for state in (1, 3, 1):
-        reach.reset(state)
-        frames.append(reach.frame())
-        starts.append(reach.start())
-    assert starts[0] == starts[2] != starts[1]
-    assert (frames[0] == frames[2]).all() and (frames[0] != frames[1]).any()
+def test_equal_states_are_equal_and_others_not(reach):
+    conformance.equal_states_are_equal_and_others_not(reach)
 
 
 def test_what_follows_a_reset_depends_on_nothing_before_it(reach):
-    def play(simulation):
-        simulation.reset(7)
-        for _ in range(10):
-            simulation.step(simulation.expert())
-        return simulation.frame(), simulation.proprioception()
-
-    used = play(reach)
     fresh = MetaWorldSimulation("reach-v3", 128)
-    for a, b in zip(used, play(fresh), strict=True):
-        assert (a == b).all()
+    conformance.what_follows_a_reset_depends_on_nothing_before_it(reach, fresh)
     fresh.close()
 
 
 @pytest.mark.parametrize("task", ["reach-v3", "pick-place-v3", "push-v3", "drawer-open-v3", "window-close-v3"])
 def test_starts_of_training_and_evaluation_are_all_different(task):
-    simulation = MetaWorldSimulation(task, 32)
-    starts = set()
-    for number in range(5):
-        for state in (training_state(0, number), evaluation_state(number)):
-            simulation.reset(state)
-            starts.add(simulation.start())
-    assert len(starts) == 10
-    assert not {training_state(s, n) for s in range(3) for n in range(50)} & {evaluation_state(n) for n in range(200)}
+    conformance.starts_of_training_and_evaluation_are_all_different(MetaWorldSimulation(task, 32))
 
 
 @pytest.mark.parametrize("task", ["reach-v3", "pick-place-v3", "drawer-open-v3", "door-open-v3"])
@@ -105,10 +85,15 @@ def test_a_wrong_name_gets_the_nearest_right_one():
 
 
 def test_actions_beyond_the_bounds_are_cut_off(reach):
-    ends = []
-    for size in (1.0, 9.0):
-        reach.reset(5)
-        for _ in range(5):
-            reach.step(np.array([size, 0, 0, -1], np.float32))
-        ends.append(reach.proprioception())
-    assert (ends[0] == ends[1]).all()
+    conformance.actions_beyond_the_bounds_are_cut_off(reach, np.array([1, 0, 0, -1]))
+
+
+def test_named_sets_are_the_packages():
+    from metaworld.env_dict import MT10_V3, MT50_V3
+
+    benchmark = MetaWorld()
+    conformance.a_benchmark_says_what_it_is(benchmark)
+    assert chosen_tasks(benchmark, ["mt10"]) == tuple(MT10_V3)
+    assert set(chosen_tasks(benchmark, ["mt50"])) == set(MT50_V3) == set(chosen_tasks(benchmark, ["all"]))
+    with pytest.raises(ValueError, match="named twice"):
+        chosen_tasks(benchmark, ["mt10", "reach-v3"])

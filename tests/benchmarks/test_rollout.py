@@ -4,6 +4,7 @@ import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from embodied_midtrain.artifacts import ArtifactMismatch, StageError, read_json
@@ -32,6 +33,21 @@ def test_a_policy_that_sees_solves_and_one_that_goes_wrong_does_not(tmp_path):
     assert bad.counts["successes"] == 0
     assert [e.steps for e in read_episodes(bad)] == [40] * 5
     assert [(a.start, a.state) for a in read_episodes(bad)] == [(e.start, e.state) for e in episodes]
+
+
+def test_results_say_what_was_played_and_whether_it_is_enough(tmp_path, capsys, monkeypatch):
+    done = rollout(tmp_path / "out", FAKE, PixelActor())
+    rows = read_json(done.file("episodes.json"))
+    assert pq.read_table(done.file("episodes.parquet")).to_pylist() == rows
+    starts = read_json(done.file("starts.json"))
+    assert [row["state"] for row in starts["tasks"]["slide"]] == [1, 3, 5, 7, 9]
+    assert [row["start"] for row in starts["tasks"]["slide"]] == [row["start"] for row in rows]
+    assert read_json(done.file("results.json"))["all"]["note"] == "too few episodes"  # 57 % to 100 %.
+    monkeypatch.setattr(module, "open_actor", lambda policy, config: PixelActor())
+    rollout_command("pixels", tmp_path / "many", replace(FAKE, episodes=20, tasks=("slide", "hopeless")))
+    task, hopeless, both = capsys.readouterr().out.splitlines()
+    assert "18 of 20" in task and "0 of 20" in hopeless and "too few" not in task + hopeless
+    assert "18 of 40" in both and "too few" not in both
 
 
 def test_steps_end_with_the_one_that_solves(tmp_path):

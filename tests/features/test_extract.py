@@ -3,6 +3,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from embodied_midtrain.artifacts import ArtifactMismatch, Skips, StageError, sha
 from embodied_midtrain.features import extractor
 from embodied_midtrain.features.extract import embed
 from embodied_midtrain.features.extractor import PADDING, EmbedConfig, batches_of, encode
-from embodied_midtrain.features.pooling import pool_states
+from embodied_midtrain.features.pooling import Pooling, pool_states
 from embodied_midtrain.features.store import read_features
 from embodied_midtrain.samples import Picture, Sample, caption
 from embodied_midtrain.sources.opening import open_pool
@@ -52,7 +53,7 @@ class Killed(BaseException):
     """As sudden as a signal, for a process that must live on."""
 
 
-@pytest.mark.parametrize("kind", ["compact", "smolvlm"])
+@pytest.mark.parametrize("kind", tiny.KINDS)
 def test_features_equal_the_plain_forward(kind: str, tmp_path: Path) -> None:
     backbone = tiny.backbone(kind)
     pool = Samples(10)
@@ -60,9 +61,10 @@ def test_features_equal_the_plain_forward(kind: str, tmp_path: Path) -> None:
     assert table.ids.tolist() == [sample.id for sample in pool]
     for sample, feature in zip(pool, table.features, strict=True):
         batch = backbone.collate([backbone.render(sample)])
-        inputs = {k: v for k, v in batch.items() if k != "labels"}
         with torch.inference_mode():
-            wanted = backbone.model(**inputs, output_hidden_states=True).hidden_states[-1][0].mean(0)
+            wanted = (
+                backbone.model(**backbone.own_inputs(batch), output_hidden_states=True).hidden_states[-1][0].mean(0)
+            )
         assert np.linalg.norm(feature - wanted.numpy()) <= 1e-2 * float(wanted.norm())
 
 
@@ -155,10 +157,22 @@ def test_a_users_file_with_every_fault(tmp_path: Path) -> None:
 def test_pooling_takes_the_tokens_it_names() -> None:
     states = torch.arange(8, dtype=torch.float32).reshape(1, 4, 2)
     ids, real = torch.tensor([[5, 9, 7, 0]]), torch.tensor([[1, 1, 1, 0]])
-    rows = {p: pool_states(states, ids, real, 9, p)[0].tolist() for p in ("mean", "last", "image", "text")}  # type: ignore[arg-type]
-    assert rows == {"mean": [2, 3], "last": [4, 5], "image": [2, 3], "text": [2, 3]}
-    assert pool_states(states, ids, real, 5, "text")[0].tolist() == [3, 4]
-    assert torch.isnan(pool_states(states, ids, real, 1, "image")).all()
+    learnt = torch.tensor([[False, False, True, True]])
+
+    def pooled(pooling: Pooling, image_token: int = 9) -> list[float]:
+        return pool_states(states, ids, real, learnt, image_token, pooling)[0].tolist()
+
+    found = {name: pooled(name) for name in get_args(Pooling)}
+    assert found == {
+        "mean": [2, 3],
+        "last": [4, 5],
+        "image": [2, 3],
+        "text": [2, 3],
+        "prompt": [0, 1],
+        "answer": [4, 5],
+    }
+    assert pooled("text", 5) == [3, 4]
+    assert np.isnan(pooled("image", 1)).all()
 
 
 @given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 8))

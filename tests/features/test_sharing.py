@@ -20,7 +20,7 @@ def rows():
     return backbone, [backbone.prompt(p, QUESTIONS[n % 3]) for n, p in enumerate(shown)]
 
 
-@pytest.mark.parametrize("pooling", ["mean", "last", "image", "text"])
+@pytest.mark.parametrize("pooling", ["mean", "last", "image", "text", "prompt"])
 @pytest.mark.parametrize("layer", [-1, 2])
 def test_together_as_alone(rows, pooling, layer):
     backbone, ready = rows

@@ -342,3 +342,26 @@ def test_more_settings_that_cannot_be_meant_are_refused():
     ):
         with pytest.raises(ValueError, match=words):
             MidtrainConfig(**settings).check()
+
+
+def test_what_does_not_fit_is_not_started(tmp_path, pool, monkeypatch):
+    from embodied_midtrain.midtraining import room
+
+    monkeypatch.setattr(room, "there_is", lambda _: 1000)
+    with pytest.raises(StageError, match=r"(?s)would be needed, so this is not started.*activations.*micro_batch"):
+        midtrain(tmp_path / "out", MidtrainConfig(**SMALL), backbone=backbone("compact"), pool=pool)
+    monkeypatch.undo()
+    done = midtrain(tmp_path / "out", MidtrainConfig(**SMALL), backbone=backbone("compact"), pool=pool)
+    told = json.loads((done.path / "logs" / "memory.json").read_text())
+    assert 0 < told["weights"] < told["total"]
+
+
+def test_out_of_memory_says_what_was_estimated(tmp_path, pool, monkeypatch):
+    from embodied_midtrain.backbones.backbone import Backbone
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(Backbone, "loss", full)
+    with pytest.raises(StageError, match=r"(?s)out of memory: CUDA.*The estimate was.*micro_batch.*goes on from"):
+        midtrain(tmp_path / "out", MidtrainConfig(**SMALL), backbone=backbone("compact"), pool=pool)

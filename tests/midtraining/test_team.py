@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -32,7 +30,6 @@ def start(processes, pool, out, settings, *, sharded=False):
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        start_new_session=True,
     )
 
 
@@ -40,6 +37,14 @@ def go(*given, **more):
     process = start(*given, **more)
     _, said = process.communicate(timeout=240)
     assert process.returncode == 0, said.decode()[-3000:]
+
+
+def die(processes, pool, out, settings, **more):
+    """The same run, killed after its third step."""
+    process = start(processes, pool, out, {**settings, "die_after": 3}, **more)
+    process.communicate(timeout=240)
+    assert process.returncode != 0
+    assert checkpoint.latest(out / CHECKPOINTS).name == "step-00000003"
 
 
 @pytest.fixture
@@ -72,46 +77,23 @@ def test_two_processes_equal_one(tmp_path, pool, sharded):
     go(1, pool, tmp_path / "one", settings)
     go(2, pool, tmp_path / "two", settings, sharded=sharded)
     same(tmp_path / "one", tmp_path / "two")
+    team = json.loads((tmp_path / "two" / "logs" / "team.json").read_text())
+    assert team["processes"] == 2 and team["split"] == (team["weights"] if sharded else 0)
 
 
 @pytest.mark.parametrize("sharded", [False, True], ids=["ddp", "fsdp"])
 def test_killed_teams_go_on_and_end_with_the_same_bytes(tmp_path, pool, sharded):
-    settings = {**ALL, "steps": 30, "save_seconds": 0.0}
+    settings = {**ALL, "save_seconds": 0.0}
     go(2, pool, tmp_path / "whole", settings, sharded=sharded)
-    process = start(2, pool, tmp_path / "killed", settings, sharded=sharded)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        found = checkpoint.latest(tmp_path / "killed" / CHECKPOINTS)
-        if found is not None and int(found.name[5:]) >= 3:
-            break
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    end_all_of(tmp_path / "killed")
-    assert 3 <= int(checkpoint.latest(tmp_path / "killed" / CHECKPOINTS).name[5:]) < 30
+    die(2, pool, tmp_path / "killed", settings, sharded=sharded)
     go(2, pool, tmp_path / "killed", settings, sharded=sharded)
     whole, killed = Artifact.open(tmp_path / "whole"), Artifact.open(tmp_path / "killed")
     assert whole.manifest["files"] == killed.manifest["files"]
 
 
-def end_all_of(out):
-    """The launcher starts its processes in sessions of their own; those that work on `out` are ended too."""
-    import psutil
-
-    for process in psutil.process_iter(["cmdline"]):
-        if str(out) in (process.info["cmdline"] or []):
-            process.kill()
-            process.wait(10)
-
-
 def test_a_team_goes_on_with_what_one_process_began(tmp_path, pool):
-    settings = {**SMALL, "ema": 0.9, "save_seconds": 0.0, "steps": 30}
-    process = start(1, pool, tmp_path / "mixed", settings)
-    while checkpoint.latest(tmp_path / "mixed" / CHECKPOINTS) is None:
-        assert process.poll() is None
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    settings = {**SMALL, "ema": 0.9, "save_seconds": 0.0}
+    die(1, pool, tmp_path / "mixed", settings)
     go(2, pool, tmp_path / "mixed", settings)
     go(1, pool, tmp_path / "one", settings)
     same(tmp_path / "one", tmp_path / "mixed")

@@ -1,4 +1,4 @@
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +6,7 @@ import pytest
 
 from embodied_midtrain.artifacts import open_stage, write_json
 from embodied_midtrain.benchmarks.rollout import EpisodeResult
+from embodied_midtrain.config import ConfigError
 from embodied_midtrain.policies.finetune import FinetuneConfig
 from embodied_midtrain.recipes.layout import Layout
 from embodied_midtrain.recipes.recipe import Recipe, Variant
@@ -65,3 +66,23 @@ def test_variants_that_cannot_be_told_apart(names: tuple[str, ...]) -> None:
     recipe = Recipe(name="r", finetune=FinetuneConfig(chunk=4, executed=2), variants=tuple(map(Variant, names)))
     with pytest.raises(ValueError, match="variant"):
         recipe.check()
+
+
+def test_training_seeds_are_counted_together_and_shown_apart(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, training_seeds=(0, 7), variants=(Variant("one"), Variant("two")))
+    assert [t.name for t in recipe.trainings()] == ["one-seed-0", "two-seed-0", "one-seed-7", "two-seed-7"]
+    layout = Layout(tmp_path)
+    for name, share in (("one-seed-0", 1.0), ("one-seed-7", 0.0), ("two-seed-0", 0.0), ("two-seed-7", 0.0)):
+        play(layout, name, share)
+    found = closed_loop(layout, recipe)
+    assert [(v.success, v.episodes, v.by_seed) for v in found.variants] == [(0.5, 160, (1.0, 0.0)), (0.0, 160, (0, 0))]
+    (difference,) = found.comparisons
+    # Pairs are of one seed: success with seed 0 is not held against a failure with seed 7.
+    assert (difference.difference, difference.by_seed) == (-0.5, (-1.0, 0.0))
+    assert {video.path for video in found.videos} == {"rollouts/one-seed-0/v.mp4", "rollouts/two-seed-0/v.mp4"}
+
+
+def test_training_seeds_must_differ() -> None:
+    for seeds in ((), (1, 1)):
+        with pytest.raises(ConfigError, match="training_seeds"):
+            replace(RECIPE, training_seeds=seeds).check()

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from embodied_midtrain.studies.intervals import compare, mcnemar, paired_bootstrap, wilson
+from embodied_midtrain.studies.intervals import compare, mcnemar, paired_bootstrap, too_few, wilson
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,15 @@ from embodied_midtrain.studies.intervals import compare, mcnemar, paired_bootstr
 )
 def test_wilson_against_published_figures(successes, episodes, low, high):
     assert wilson(successes, episodes) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_few_episodes_are_called_few_by_their_interval():
+    assert [bool(too_few(*wilson(k, n))) for k, n in ((10, 20), (20, 20), (25, 50), (5, 5))] == [
+        True,
+        False,
+        False,
+        True,
+    ]
 
 
 def test_wilson_rejects_impossible_counts():

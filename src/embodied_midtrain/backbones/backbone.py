@@ -229,15 +229,27 @@ class Backbone:
             if together:
                 batch["attention_mask"] = block_mask(batch, len(queries), embedded.dtype)
         inner = layer not in (-1, self.layers)
-        out = self.language(
+        out = self._read(embedded, batch, deep, cache=cache, every=inner)
+        states: Tensor = out.hidden_states[layer] if inner else out.last_hidden_state
+        return states
+
+    def layer_states(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """What each layer gives out: the embeddings, then `layers` states [batch, tokens, hidden]."""
+        batch = {k: v.to(self.device) for k, v in batch.items()}
+        embedded, deep = self._embed(batch)
+        states: tuple[Tensor, ...] = self._read(embedded, batch, deep, every=True).hidden_states
+        return states
+
+    def _read(
+        self, embedded: Tensor, batch: Mapping[str, Tensor], deep: list[Tensor], *, cache: Any = None, every: bool
+    ) -> Any:
+        return self.language(
             inputs_embeds=embedded,
             **self.family.reading(self.base, embedded, batch, deep),
             past_key_values=cache,
             use_cache=cache is not None,
-            output_hidden_states=inner,
+            output_hidden_states=every,
         )
-        states: Tensor = out.hidden_states[layer] if inner else out.last_hidden_state
-        return states
 
     def embed(self, batch: Mapping[str, Tensor]) -> Tensor:
         """What the language model reads first: word embeddings, the connector's output at image tokens.

@@ -76,6 +76,11 @@ class Family:
         return percent(region)
 
     def template(self, processor: Any, messages: list[dict[str, Any]], open_answer: bool) -> str:
+        if not getattr(processor, "chat_template", None):
+            raise StageError(
+                "this model's processor has no chat template, so it is not one that was taught to answer: choose its "
+                "instruction-tuned sister, or save a template with its processor."
+            )
         # Not the processor's own method: SmolVLM's asks its video processor, which needs torchvision.
         return str(ProcessorMixin.apply_chat_template(processor, messages, add_generation_prompt=open_answer))
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
@@ -34,6 +35,11 @@ class QwenVL(Family):
 
     def identity(self, processor: Any) -> str:
         return f"{_pixels(processor)} {_step(processor)}"
+
+    def tokens(self, processor: Any, text: str, pictures: Sequence[Image.Image]) -> tuple[list[int], dict[str, Tensor]]:
+        for picture in pictures:
+            _resized(processor, picture.size)
+        return super().tokens(processor, text, pictures)
 
     def extras(self, base: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`rope_positions` [3, batch, tokens]; in a packed row they start again at each sample."""
@@ -80,12 +86,7 @@ class Qwen25VL(QwenVL):
         QwenLM/Qwen3-VL, issue 931)."""
         if size is None:
             raise BadSample("bad geometry", "a region without a picture: this model counts places in pixels")
-        least, most = _pixels(processor)
-        try:
-            high, wide = smart_resize(size[1], size[0], factor=_step(processor), min_pixels=least, max_pixels=most)
-        except ValueError as error:
-            raise BadSample("unusual image", str(error)) from error
-        return in_pixels(region, (wide, high))
+        return in_pixels(region, _resized(processor, size))
 
 
 class Qwen3VL(QwenVL):
@@ -111,3 +112,17 @@ def _pixels(processor: Any) -> tuple[int, int]:
     """The least and the most of a picture."""
     size = processor.image_processor.size
     return int(size["shortest_edge"]), int(size["longest_edge"])
+
+
+def _resized(processor: Any, size: tuple[int, int]) -> tuple[int, int]:
+    """Width and height of a picture as the model gets it.
+
+    Raises:
+        BadSample: where one side is more than 200 times the other.
+    """
+    least, most = _pixels(processor)
+    try:
+        high, wide = smart_resize(size[1], size[0], factor=_step(processor), min_pixels=least, max_pixels=most)
+    except ValueError as error:
+        raise BadSample("unusual image", str(error)) from error
+    return wide, high

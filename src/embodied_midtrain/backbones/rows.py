@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+TokenKind = Literal["image", "text", "prompt", "answer"]
 IGNORED = -100
 """Label of a token that is not trained on."""
 TEXT_KEYS = (
@@ -86,6 +88,26 @@ def _join(tensors: list[Tensor]) -> Tensor:
             pads += [0, want - have]
         padded.append(F.pad(tensor, pads) if any(pads) else tensor)
     return torch.cat(padded)
+
+
+def token_kinds(ids: Tensor, real: Tensor, learnt: Tensor, image_token: int) -> dict[TokenKind, Tensor]:
+    """Which tokens are of the picture, which are text, and of the text what is asked and what is answered.
+
+    Args:
+        ids: token ids [batch, tokens].
+        real: 1 where a token is no padding [batch, tokens].
+        learnt: true where a token is trained on [batch, tokens].
+
+    Returns:
+        Boolean [batch, tokens] of each kind.
+    """
+    picture, real = ids == image_token, real.bool()
+    return {
+        "image": real & picture,
+        "text": real & ~picture,
+        "prompt": real & ~picture & ~learnt,
+        "answer": real & learnt,
+    }
 
 
 def lengthen(batch: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:

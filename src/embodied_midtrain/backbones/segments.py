@@ -1,11 +1,13 @@
 """Attention of a packed row sample by sample: what would be masked away is not computed.
 
 A packed row of T tokens has T x T pairs, of which only those within a sample count. Transformers masks the others; on
-CPUs, where there is no kernel for packed rows, this takes one product for each sample instead.
+CPUs, where there is no kernel for packed rows, this takes one product for samples of like length instead. Only within
+attention is anything padded, and since attention is causal, padding on the right needs no mask.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -13,6 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 NAME = "segments"
+SPREAD = 1.25
+"""Longest over shortest of the samples that share a product."""
+SHORT = 256
+"""Up to this length plain attention is quicker on CPUs than the fused one."""
 
 
 def attend_by_segments(language: nn.Module) -> bool:
@@ -58,13 +64,53 @@ def _attend(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **given
         )
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    starts = (position_ids[0] == 0).nonzero()[:, 0].tolist()
-    sizes = [end - start for start, end in zip(starts, [*starts[1:], query.shape[2]], strict=True)]
-    seen = [
-        F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, scale=scaling)
-        for q, k, v in zip(query.split(sizes, 2), key.split(sizes, 2), value.split(sizes, 2), strict=True)
-    ]
-    return torch.cat([part.transpose(1, 2) for part in seen], 1), None
+    repeats = query.shape[1] // key.shape[1]
+    if repeats > 1:
+        key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    starts = tuple((position_ids[0] == 0).nonzero()[:, 0].tolist())
+    groups, back = _layout(starts, query.shape[2], str(query.device))
+    # [tokens, heads, size]
+    flat = [x[0].transpose(0, 1) for x in (query, key, value)]
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    seen = []
+    for count, length, index in groups:
+        q, k, v = (x.index_select(0, index).unflatten(0, (count, length)).transpose(1, 2) for x in flat)
+        seen.append(_causal(q, k, v, scale, dropout).transpose(1, 2).flatten(0, 1))
+    return torch.cat(seen).index_select(0, back)[None], None
+
+
+def _causal(query: Tensor, key: Tensor, value: Tensor, scale: float, dropout: float) -> Tensor:
+    """[samples, heads, length, size]"""
+    length = query.shape[2]
+    if query.device.type != "cpu" or length > SHORT:
+        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True, scale=scale)
+    scores = (query * scale) @ key.transpose(2, 3)
+    hidden = torch.full((length, length), float("-inf"), dtype=scores.dtype).triu(1)
+    weights = F.softmax(scores + hidden, -1, dtype=torch.float32).to(value.dtype)
+    return F.dropout(weights, dropout) @ value
+
+
+@lru_cache(maxsize=8)
+def _layout(starts: tuple[int, ...], tokens: int, device: str) -> tuple[list[tuple[int, int, Tensor]], Tensor]:
+    """Groups (samples, length, tokens taken), and for each token of the row where the groups' outputs have it."""
+    sizes = [end - start for start, end in zip(starts, [*starts[1:], tokens], strict=True)]
+    order = sorted(range(len(sizes)), key=lambda n: sizes[n])
+    members: list[list[int]] = []
+    for number in order:
+        if members and sizes[number] <= SPREAD * sizes[members[-1][0]]:
+            members[-1].append(number)
+        else:
+            members.append([number])
+    groups = []
+    back = torch.zeros(tokens, dtype=torch.long)
+    at = 0
+    for group in members:
+        length = sizes[group[-1]]
+        within = torch.arange(length)
+        # Past a sample's end its last token is taken again; nobody looks at it.
+        rows = [starts[n] + within.clamp(max=sizes[n] - 1) for n in group]
+        groups.append((len(group), length, torch.cat(rows).to(device)))
+        for place, n in enumerate(group):
+            back[starts[n] : starts[n] + sizes[n]] = at + place * length + within[: sizes[n]]
+        at += len(group) * length
+    return groups, back.to(device)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embodied_midtrain.artifacts import PARTS, Artifact, StageError, StageRun, open_stage, write_atomic
-from embodied_midtrain.benchmarks.protocol import Benchmark, Simulation, check_tasks, open_benchmark, training_state
+from embodied_midtrain.benchmarks.protocol import Benchmark, Simulation, chosen_tasks, open_benchmark, training_state
 from embodied_midtrain.episodes import Episode
 from embodied_midtrain.extras import require
 from embodied_midtrain.progress import progress_bar
@@ -35,7 +35,7 @@ class DemosConfig:
     """What to record."""
 
     tasks: tuple[str, ...] = ("reach-v3", "pick-place-v3")
-    """Names of the benchmark's tasks."""
+    """Names of the benchmark's tasks, or of its sets of tasks: "all", Meta-World's mt10 and mt50, LIBERO's numbers."""
     episodes: int = 50
     """Successful episodes per task."""
     episodes_of: dict[str, int] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class DemosConfig:
     attempts: int = 10
     """Initial states that are tried for one episode before the expert counts as unable."""
     benchmark: str = "metaworld"
-    """Which simulator."""
+    """Which simulator: metaworld, libero_spatial, libero_object, libero_goal, libero_10 or libero_90."""
 
     def check(self) -> None:
         """Raise `ValueError` on settings that cannot be recorded with."""
@@ -85,6 +85,7 @@ def demos_command(out: Path, config: DemosConfig = DemosConfig(), processes: int
         emt demos --out runs/demos --tasks pick-place-v3 --episodes 50 --size 128 --processes 2
         emt demos --out runs/demos --tasks reach-v3 drawer-open-v3 --episodes-of reach-v3 150
         emt demos --out runs/demos --tasks assembly-v3 --no-binary-gripper
+        emt demos --out runs/libero --benchmark libero_object --tasks 0 1 2 3 --episodes 50 --size 224
 
     Args:
         out: folder for the result.
@@ -107,9 +108,8 @@ def record_demos(out: Path | str, config: DemosConfig, *, processes: int = 2, ov
         ValueError: on an unknown task (with the nearest name) or impossible settings.
         StageError: where nothing can be rendered, where an expert never succeeds, and as `open_stage` does.
     """
+    config = replace(config, tasks=chosen_tasks(open_benchmark(config.benchmark), config.tasks))
     config.check()
-    benchmark = open_benchmark(config.benchmark)
-    check_tasks(benchmark, config.tasks)
     require("h5py", "data")
     with open_stage(out, "demos", config, {}, overwrite=overwrite) as run:
         if run.done:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embodied_midtrain.benchmarks.metaworld_tasks import PLAIN, instructions_for
+from embodied_midtrain.benchmarks.metaworld_tasks import MT10, PLAIN, instructions_for
 from embodied_midtrain.benchmarks.protocol import Instructions, check_tasks
 from embodied_midtrain.episodes import ActionSpec
 from embodied_midtrain.extras import require
@@ -47,6 +47,7 @@ class MetaWorld:
 
     name = "metaworld"
     tasks: tuple[str, ...] = tuple(PLAIN)
+    sets: ClassVar[dict[str, tuple[str, ...]]] = {"mt10": MT10, "mt50": tasks}
     spec = SPEC
 
     def horizon(self, task: str) -> int:
@@ -68,9 +69,10 @@ class MetaWorldSimulation:
         StageError: where metaworld or the rendering libraries are missing.
     """
 
-    def __init__(self, task: str, size: int, camera: FreeCamera = CAMERA) -> None:
+    def __init__(self, task: str, size: int, camera: FreeCamera = CAMERA, environment: type | None = None) -> None:
+        """`environment` stands in for the class that Meta-World has for the task."""
         self._mujoco = prepare_mujoco()
-        self._env = require("metaworld.env_dict", "sim").ENV_CLS_MAP[task]()
+        self._env: Any = (environment or require("metaworld.env_dict", "sim").ENV_CLS_MAP[task])()
         self._expert = require("metaworld.policies", "sim").ENV_POLICY_MAP[task]()
         # The classes are made to be driven by Meta-World's own task objects (a fixed set of 50 starts a task). Set by
         # hand, each `seed` draws a start of its own, and the expert sees the goal. The observation space is a cached

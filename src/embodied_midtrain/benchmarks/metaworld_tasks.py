@@ -60,6 +60,19 @@ PLAIN: dict[str, str] = {
     "window-close-v3": "close the window",
     "window-open-v3": "open the window",
 }
+MT10 = (
+    "reach-v3",
+    "push-v3",
+    "pick-place-v3",
+    "door-open-v3",
+    "drawer-open-v3",
+    "drawer-close-v3",
+    "button-press-topdown-v3",
+    "peg-insert-side-v3",
+    "window-open-v3",
+    "window-close-v3",
+)
+"""Meta-World's set of ten for multi-task learning; all tasks together are its MT50."""
 
 # task: (more to train with, to hold out)
 PARAPHRASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

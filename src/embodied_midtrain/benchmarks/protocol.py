@@ -68,11 +68,17 @@ class Simulation(Protocol):
 
 
 class Benchmark(Protocol):
-    """A set of tasks with one action space. Stateless and cheap; `make` is what costs."""
+    """A set of tasks with one action space. Stateless and cheap; `make` is what costs.
 
-    name: str
-    tasks: tuple[str, ...]
-    spec: ActionSpec
+    It may also have `sets`, a mapping from names to tasks that go by them together, such as Meta-World's mt10.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def tasks(self) -> tuple[str, ...]: ...
+    @property
+    def spec(self) -> ActionSpec: ...
 
     def horizon(self, task: str) -> int:
         """Steps after which an attempt counts as failed."""
@@ -144,13 +150,35 @@ def check_tasks(benchmark: Benchmark, tasks: Sequence[str]) -> None:
         raise ValueError(f"a task is named twice in: {' '.join(tasks)}")
 
 
+def chosen_tasks(benchmark: Benchmark, names: Sequence[str]) -> tuple[str, ...]:
+    """The tasks that names of tasks, of the benchmark's `sets` of tasks, and "all" stand for.
+
+    Raises:
+        ValueError: as `check_tasks`.
+    """
+    sets = {"all": benchmark.tasks, **getattr(benchmark, "sets", {})}
+    tasks = tuple(task for name in names for task in sets.get(name, (name,)))
+    check_tasks(benchmark, tasks)
+    return tasks
+
+
 def _nearest(word: str, known: Iterable[str]) -> str:
     known = list(known)
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
     return f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(known)}"
 
 
-BENCHMARKS = {"metaworld": "embodied_midtrain.benchmarks.metaworld:MetaWorld"}
+BENCHMARKS = {
+    "metaworld": "embodied_midtrain.benchmarks.metaworld:MetaWorld",
+    "metaworld_named": "embodied_midtrain.benchmarks.metaworld_named:MetaWorldNamed",
+    "metaworld_sorting": "embodied_midtrain.benchmarks.metaworld_sorting:MetaWorldSorting",
+    "metaworld_sorting_shuffled": "embodied_midtrain.benchmarks.metaworld_sorting:MetaWorldSortingShuffled",
+    "libero_spatial": "embodied_midtrain.benchmarks.libero:LiberoSpatial",
+    "libero_object": "embodied_midtrain.benchmarks.libero:LiberoObject",
+    "libero_goal": "embodied_midtrain.benchmarks.libero:LiberoGoal",
+    "libero_10": "embodied_midtrain.benchmarks.libero:Libero10",
+    "libero_90": "embodied_midtrain.benchmarks.libero:Libero90",
+}
 """Name: where its class stands. It is imported when it is asked for."""
 
 

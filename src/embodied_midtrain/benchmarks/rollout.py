@@ -7,24 +7,30 @@ on the number of processes nor on where a run was interrupted.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from embodied_midtrain.artifacts import Artifact, StageError, StageRun, open_stage, read_json, write_json
+from embodied_midtrain.artifacts import Artifact, StageError, StageRun, atomic_path, open_stage, read_json, write_json
 from embodied_midtrain.benchmarks.actors import ExpertActor, RandomActor
-from embodied_midtrain.benchmarks.protocol import Actor, Benchmark, check_tasks, evaluation_state, open_benchmark
+from embodied_midtrain.benchmarks.protocol import Actor, Benchmark, chosen_tasks, evaluation_state, open_benchmark
 from embodied_midtrain.benchmarks.team import Crash, Seen, Team
 from embodied_midtrain.benchmarks.video import write_mp4
 from embodied_midtrain.progress import progress_bar
 from embodied_midtrain.robots.actions import check_specs
-from embodied_midtrain.studies.intervals import wilson
+from embodied_midtrain.studies.intervals import too_few, wilson
 
 EPISODES, RESULTS = "episodes.json", "results.json"
+TABLE = "episodes.parquet"
+"""The same as `EPISODES`, one row an episode, for whoever reads tables."""
+STARTS = "starts.json"
+"""The initial states that were played, by task: their numbers, and what identifies each as it was."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class RolloutConfig:
     """What to roll out on."""
 
     tasks: tuple[str, ...] = ("reach-v3", "pick-place-v3")
-    """Names of the benchmark's tasks."""
+    """Names of the benchmark's tasks, or of its sets of tasks: "all", Meta-World's mt10 and mt50, LIBERO's numbers."""
     episodes: int = 20
     """Episodes per task; episode i starts from the same state for every policy."""
     wording: Literal["training", "held-out"] = "training"
@@ -44,7 +50,8 @@ class RolloutConfig:
     videos: int = 2
     """Episodes of each task that are filmed."""
     benchmark: str = "metaworld"
-    """Which simulator, or "package.module:Class" of your own."""
+    """Which simulator: metaworld, libero_spatial, libero_object, libero_goal, libero_10 or libero_90, or
+    "package.module:Class" of your own."""
     states: tuple[int, ...] = ()
     """Initial states to go round in, by number, in place of the evaluation's own; every round has another wording.
     Demonstrations carry theirs as `initial_state`: to see whether a policy has learnt what it was shown."""
@@ -88,18 +95,19 @@ class EpisodeResult:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """Successes over episodes with Wilson's 95 % interval."""
+    """Successes over episodes with Wilson's 95 % interval; `note` says where that is too wide to build on."""
 
     successes: int
     episodes: int
     success: float
     low: float
     high: float
+    note: str = ""
 
     @classmethod
     def of(cls, outcomes: Sequence[bool]) -> TaskResult:
         low, high = wilson(sum(outcomes), len(outcomes))
-        return cls(sum(outcomes), len(outcomes), sum(outcomes) / len(outcomes), low, high)
+        return cls(sum(outcomes), len(outcomes), sum(outcomes) / len(outcomes), low, high, too_few(low, high))
 
 
 def read_episodes(artifact: Artifact) -> list[EpisodeResult]:
@@ -119,6 +127,8 @@ def rollout_command(
         emt rollout --policy runs/mine/policy --out runs/mine/held-out --wording held-out
         emt rollout --policy expert --out runs/ceiling --tasks reach-v3
         emt rollout --policy random --out runs/floor --tasks reach-v3
+        emt rollout --policy runs/mine/policy --out runs/mine/mt10 --tasks mt10 --episodes 50
+        emt rollout --policy expert --out runs/libero --benchmark libero_10 --tasks all --episodes 50
 
     Args:
         policy: folder of 'emt finetune'; or "expert", the benchmark's scripted expert, or "random".
@@ -128,9 +138,11 @@ def rollout_command(
     """
     artifact = rollout(out, config, open_actor(policy, config), processes=processes, overwrite=overwrite)
     results = read_json(artifact.file(RESULTS))
-    for name, row in [*((task, results["tasks"][task]) for task in config.tasks), ("all", results["all"])]:
+    names = artifact.manifest["config"]["tasks"]
+    width = max(28, *(len(name) + 1 for name in names))
+    for name, row in [*((task, results["tasks"][task]) for task in names), ("all", results["all"])]:
         share = f"{row['success']:.0%} ({row['low']:.0%} to {row['high']:.0%})"
-        print(f"{name:<28}{row['successes']:>4} of {row['episodes']:<5}{share}")
+        print(f"{name:<{width}}{row['successes']:>4} of {row['episodes']:<5}{share:<20}{row['note']}".rstrip())
     if crashed := artifact.counts["crashed"]:
         print(f"{crashed} episodes count as failed because their simulator crashed twice: see {EPISODES}")
 
@@ -154,7 +166,8 @@ def open_actor(policy: str, config: RolloutConfig) -> Actor:
 def rollout(
     out: Path | str, config: RolloutConfig, actor: Actor, *, processes: int = 2, overwrite: bool = False
 ) -> Artifact:
-    """Play `config.episodes` episodes of each task into `out`: episodes.json, results.json, videos.
+    """Play `config.episodes` episodes of each task into `out`: episodes (JSON and Parquet), their starts,
+    results.json, videos.
 
     Raises:
         ValueError: on an unknown task (with the nearest name) or impossible settings.
@@ -163,7 +176,7 @@ def rollout(
     """
     config.check()
     benchmark = open_benchmark(config.benchmark)
-    check_tasks(benchmark, config.tasks)
+    config = replace(config, tasks=chosen_tasks(benchmark, config.tasks))
     check_specs(benchmark.spec, actor.spec, wanted_by=benchmark.name, given_by="the policy")
     if not 1 <= actor.executed <= actor.chunk:
         raise ValueError(f"the policy executes {actor.executed} of {actor.chunk} predicted actions: wanted 1 to all")
@@ -177,6 +190,9 @@ def rollout(
         by_task = {task: TaskResult.of([e.success for e in episodes if e.task == task]) for task in config.tasks}
         everything = TaskResult.of([e.success for e in episodes])
         write_json(run.file(EPISODES), [asdict(e) for e in episodes])
+        write_json(run.file(STARTS), _starts(config, episodes))
+        with atomic_path(run.file(TABLE)) as temporary:
+            pq.write_table(pa.Table.from_pylist([asdict(e) for e in episodes]), temporary)
         write_json(run.file(RESULTS), {"tasks": by_task, "all": everything, "wording": config.wording})
         crashed = sum(bool(e.error) for e in episodes)
         counts = {"episodes": len(episodes), "successes": everything.successes, "crashed": crashed}
@@ -311,6 +327,13 @@ class _Game:
         for seat, what in seen.items():
             if (clip := self.clips.get(self.group.numbers[seat])) is not None:
                 clip.append(what.frame)
+
+
+def _starts(config: RolloutConfig, episodes: Sequence[EpisodeResult]) -> dict[str, Any]:
+    rows: dict[str, list[dict[str, Any]]] = {task: [] for task in config.tasks}
+    for e in episodes:
+        rows[e.task].append({"episode": e.episode, "state": e.state, "start": e.start})
+    return {"benchmark": config.benchmark, "tasks": rows}
 
 
 def _check_starts(episodes: Sequence[EpisodeResult]) -> None:

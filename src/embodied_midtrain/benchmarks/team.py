@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -77,7 +78,9 @@ class Seats:
         except StageError:
             raise
         except Exception as error:  # Whatever a simulator raises is one episode's misfortune.
-            self._simulations.pop(seat, None)
+            if (broken := self._simulations.pop(seat, None)) is not None:
+                with contextlib.suppress(Exception):
+                    broken.close()
             return Seen(np.zeros((0, 0, 3), np.uint8), error=f"{type(error).__name__}: {error}")
 
     def _start(self, message: Start, seat: int, state: int) -> Seen:

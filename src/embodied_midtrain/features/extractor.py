@@ -33,7 +33,8 @@ class EmbedConfig:
     """How features are made."""
 
     pooling: Pooling = "mean"
-    """Which tokens' states are averaged: all, the last one, the image's, the text's."""
+    """Which tokens' states are averaged: all, the last one, the image's, the text's, or of the text the prompt's or the
+    answer's (robot frames have none)."""
     layer: int = -1
     """Hidden layer that is read; -1 is the last, after the final norm."""
     batch_size: int = 32
@@ -138,8 +139,8 @@ def _encode(backbone: Backbone, rows: Sequence[Rendered], config: EmbedConfig) -
     for chosen in batches_of([len(one.row) for one in shared], config.batch_size):
         some = [shared[i] for i in chosen]
         batch, states = joined_states(backbone, some, config.layer)
-        for numbers, own, ids, real in apart(some, batch, states):
-            pooled = pool_states(own, ids, real, backbone.image_token_id, config.pooling)
+        for numbers, own, ids, real, learnt in apart(some, batch, states):
+            pooled = pool_states(own, ids, real, learnt, backbone.image_token_id, config.pooling)
             out[numbers] = pooled.to(torch.float16).cpu().numpy()
     return out
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from embodied_midtrain.backbones.backbone import Backbone, Rendered
+from embodied_midtrain.backbones.backbone import IGNORED, Backbone, Rendered
 
 LONGEST = 256
 """Tokens of a row that several questions share; attention grows with the square of it."""
@@ -122,8 +122,8 @@ def joined_states(backbone: Backbone, shared: Sequence[Shared], layer: int) -> t
 
 def apart(
     shared: Sequence[Shared], batch: Mapping[str, Tensor], states: Tensor
-) -> Iterator[tuple[list[int], Tensor, Tensor, Tensor]]:
-    """Numbers of the rows, their states [rows, tokens, hidden], token ids and which tokens are real: as if alone."""
+) -> Iterator[tuple[list[int], Tensor, Tensor, Tensor, Tensor]]:
+    """Numbers of the rows, states [rows, tokens, hidden], token ids, which are real, which learnt: as if alone."""
     for n, one in enumerate(shared):
         longest = one.prefix + max(end - start for _, start, end in one.members)
         index = torch.zeros((len(one.members), longest), dtype=torch.long)
@@ -132,5 +132,5 @@ def apart(
             own = torch.cat([torch.arange(one.prefix), torch.arange(start, end)])
             index[row, : len(own)] = own
             real[row, : len(own)] = 1
-        own_ids = batch["input_ids"][n]
-        yield [number for number, _, _ in one.members], states[n][index.to(states.device)], own_ids[index], real
+        own_ids, learnt = batch["input_ids"][n][index], (batch["labels"][n] != IGNORED)[index] & real.bool()
+        yield [number for number, _, _ in one.members], states[n][index.to(states.device)], own_ids, real, learnt

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from embodied_midtrain.backbones.backbone import Backbone, Rendered
@@ -41,10 +43,11 @@ def _seeing(backbone: Backbone, example: Rendered) -> float:
     finally:
         handle.remove()
     connector = counted(lambda: backbone.connector(given[0]))
-    vision_learns = _learns(backbone.tower)
+    parts = backbone.groups()
+    vision_learns = _learns(parts["vision"])
     tower = 0.0 if "vision" in pixels else (both - connector) * (3.0 if vision_learns else 1.0)
-    return tower + connector * (3.0 if _learns(backbone.connector) else 2.0 if vision_learns else 1.0)
+    return tower + connector * (3.0 if _learns(parts["connector"]) else 2.0 if vision_learns else 1.0)
 
 
-def _learns(module: nn.Module) -> bool:
-    return any(p.requires_grad for p in module.parameters())
+def _learns(parameters: Sequence[nn.Parameter]) -> bool:
+    return any(p.requires_grad for p in parameters)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from embodied_midtrain.backbones.backbone import Backbone
+from embodied_midtrain.backbones.rows import TEXT_KEYS
 from embodied_midtrain.training.team import Team, whole
 
 
@@ -22,7 +23,7 @@ class Learner(nn.Module):
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         loss = self._backbone.loss(batch)
-        if set(batch) <= {"input_ids", "attention_mask", "labels", "position_ids"}:
+        if set(batch) <= set(TEXT_KEYS):
             # Without a picture too every process must come to a gradient for every weight: they are exchanged.
             parts = self._backbone.groups()
             for parameter in [*parts["vision"], *parts["connector"]]:

@@ -6,17 +6,22 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from embodied_midtrain.artifacts import StageRun
+from torch.distributed.tensor import DTensor
+
+from embodied_midtrain.artifacts import StageRun, write_json
 from embodied_midtrain.backbones.backbone import Backbone
 from embodied_midtrain.backbones.compact.weights import cache_dir
+from embodied_midtrain.backbones.memory import MemoryEstimate
 from embodied_midtrain.backbones.precision import pick_precision
 from embodied_midtrain.backbones.segments import attend_by_segments
 from embodied_midtrain.midtraining.costs import operations
 from embodied_midtrain.midtraining.learner import Learner, blocks, gather, spare
 from embodied_midtrain.midtraining.mixture import Fetch, Mixture
 from embodied_midtrain.midtraining.parts import chosen
+from embodied_midtrain.midtraining.room import estimate, refuse_too_large, shared
 from embodied_midtrain.midtraining.rows import Rows
 from embodied_midtrain.midtraining.settings import MidtrainConfig
+from embodied_midtrain.progress import console
 from embodied_midtrain.training.ahead import Ahead
 from embodied_midtrain.training.loop import Loss, Trainee, train, train_mode
 from embodied_midtrain.training.lora import let_learn, merge_lora
@@ -55,6 +60,11 @@ def teach(
     attention = text_config._attn_implementation
     if window is not None and device.type == "cpu":
         attend_by_segments(backbone.language)
+    found = shared(estimate(backbone, mixture, config, window), team)
+    line = refuse_too_large(found, device, _advice(window))
+    if team.first:
+        write_json(run.log("memory.json"), {**vars(found), "total": found.total})
+        console.print(line)
     rows = Rows(mixture, backbone, fetch, team, micro_batch=config.micro_batch, window=window)
     examples = rows.some(8)
     costs = operations(backbone, next((row for row in examples if row.pixels), examples[0]))
@@ -62,6 +72,9 @@ def teach(
     learner = Learner(backbone)
     wrapped = team.wrap(learner, blocks(backbone))
     weights = {name: p for name, p in backbone.base.named_parameters() if p.requires_grad}
+    if team.first:
+        split = sum(isinstance(p, DTensor) for p in weights.values())
+        write_json(run.log("team.json"), {"processes": team.size, "weights": len(weights), "split": split})
     # Resumed runs too are loaded from the base before their checkpoint is put back.
     kept = {name: p for name, p in spared.named_parameters() if name in weights} if spared is not None else weights
     base = remember(kept) if team.first and not lora and config.strength != 1.0 else {}
@@ -74,7 +87,7 @@ def teach(
                 cost = costs.of(part.lengths, part.learnt, part.pixels)
                 yield Loss(wrapped(part.batch) * part.share, sum(part.lengths), cost, part.names)
 
-        trainee = Trainee(weights, losses, rows.describe, "tokens", lambda: ahead.waited, _advice(window))
+        trainee = Trainee(weights, losses, rows.describe, "tokens", lambda: ahead.waited, _advice(window, found))
         peak = matmul_rate(device, pick_precision(config.precision, device), cache_dir() / "matmul.json")
         result = train(run, trainee, config, "midtrain", team=team, tracker=tracker, peak=peak)
     if team.sharded:
@@ -104,6 +117,7 @@ def _checkpointing(backbone: Backbone, on: bool) -> None:
             backbone.base.gradient_checkpointing_disable()
 
 
-def _advice(window: int | None) -> str:
+def _advice(window: int | None, found: MemoryEstimate | None = None) -> str:
     less = "Lower micro_batch" if window is None else "Lower window (not below max_tokens) or max_tokens"
-    return f"{less}, turn gradient_checkpointing on, use method lora, or more processes with FSDP."
+    change = f"{less}, turn gradient_checkpointing on, use method lora, or more processes with FSDP."
+    return change if found is None else f"The estimate was:\n{found.table()}\n{change}"

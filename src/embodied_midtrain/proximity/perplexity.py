@@ -32,7 +32,7 @@ def answer_losses(
         for chosen in batches_of([len(one.row) for one in shared], batch_size):
             some = [shared[i] for i in chosen]
             batch, states = joined_states(backbone, some, -1)
-            for numbers, own, ids, _ in apart(some, batch, states):
+            for numbers, own, ids, _, _ in apart(some, batch, states):
                 for place, number in enumerate(numbers):
                     # A state says what comes after its token.
                     at = torch.tensor(rows[number].learnt[1:]).nonzero()[:, 0]

@@ -60,14 +60,15 @@ class Layout:
         """`name`: a selector, or "other-prompt"."""
         return self.run / "select" / name
 
-    def midtrained(self, variant: str) -> Path:
-        return self.run / "midtrain" / variant
+    def midtrained(self, training: str) -> Path:
+        """`training`: the name of a `recipe.Training`, here and below."""
+        return self.run / "midtrain" / training
 
-    def policy(self, variant: str) -> Path:
-        return self.run / "policies" / variant
+    def policy(self, training: str) -> Path:
+        return self.run / "policies" / training
 
-    def rollouts(self, variant: str) -> Path:
-        return self.run / "rollouts" / variant
+    def rollouts(self, training: str) -> Path:
+        return self.run / "rollouts" / training
 
     def relative(self, path: Path) -> str:
         return path.relative_to(self.run).as_posix()
@@ -82,9 +83,9 @@ class Layout:
         named |= {f"select {name}": self.selection(name) for name in (*recipe.selectors(), "other-prompt")}
         named |= {"compare": self.compared}
         named |= {"audit": self.audit}
-        for variant in recipe.variants:
-            if variant.midtrain_on != "nothing":
-                named[f"midtrain {variant.name}"] = self.midtrained(variant.name)
+        for training in recipe.trainings():
+            if training.variant.midtrain_on != "nothing":
+                named[f"midtrain {training.name}"] = self.midtrained(training.name)
         for stage, place in (("finetune", self.policy), ("rollout", self.rollouts)):
-            named |= {f"{stage} {variant.name}": place(variant.name) for variant in recipe.variants}
+            named |= {f"{stage} {training.name}": place(training.name) for training in recipe.trainings()}
         return named

@@ -47,6 +47,17 @@ VARIANTS = (
 
 
 @dataclass(frozen=True)
+class Training:
+    """One variant trained with one seed."""
+
+    variant: Variant
+    seed: int
+    """Added to the seeds of mid-training, of a random language model and of fine-tuning."""
+    name: str
+    """Of its folders and stages: the variant's, with the seed where there are several."""
+
+
+@dataclass(frozen=True)
 class Data:
     """The user's own data, in place of what the recipe would make."""
 
@@ -73,6 +84,8 @@ class Recipe:
     """A second template for robot frames: a ranking that follows the template and not the scene changes with it."""
     variants: tuple[Variant, ...] = VARIANTS
     """Initialisations under comparison; the first is the reference."""
+    training_seeds: tuple[int, ...] = (0,)
+    """Every variant is trained once with each, and its episodes are counted together; selections are the same."""
     compared: tuple[Selector, ...] = ("random", "matched-random", "mean-distance", "knn-distance", "ratio", "text")
     """Selectors whose rankings are put beside the estimator's. For perplexity and delta-perplexity the backbone is
     tuned on the robot data first (the settings of midtrain), and both go over the whole pool."""
@@ -94,6 +107,15 @@ class Recipe:
         used = {variant.midtrain_on for variant in self.variants} | set(self.compared)
         return ["estimator", *(name for name in get_args(Selector) if name in used - {"estimator"})]
 
+    def trainings(self) -> list[Training]:
+        """Every variant with every seed, seed after seed."""
+        several = len(self.training_seeds) > 1
+        return [
+            Training(variant, seed, f"{variant.name}-seed-{seed}" if several else variant.name)
+            for seed in self.training_seeds
+            for variant in self.variants
+        ]
+
     def check(self) -> None:
         """Raise `ConfigError` or `ValueError` on what would fail later, before hours of work are behind it."""
         names = [variant.name for variant in self.variants]
@@ -103,6 +125,8 @@ class Recipe:
             raise ConfigError(f"variants must have different names, not {names}")
         if bad := [n for n in names if not n.replace("-", "").replace("_", "").isalnum()]:
             raise ConfigError(f"variant names become folders: letters, digits, - and _ only, not {bad}")
+        if not self.training_seeds or len(set(self.training_seeds)) != len(self.training_seeds):
+            raise ConfigError(f"training_seeds must be different numbers, at least one, not {self.training_seeds}")
         for config in (self.demos, self.robot_text, self.audit, self.midtrain, self.finetune, self.rollout):
             config.check()
         target_prompt("", self.embed.prompt)

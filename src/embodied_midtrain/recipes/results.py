@@ -22,45 +22,58 @@ class ClosedLoop:
     videos: tuple[doc.Video, ...] = ()
 
 
+Played = dict[str, list[tuple[int, EpisodeResult]]]
+"""By variant: the training seed and the episode, for all of its trainings."""
+
+
 def closed_loop(layout: Layout, recipe: Recipe) -> ClosedLoop:
-    """Read every finished rollout and compare the variants on the same episodes."""
-    played: dict[str, list[EpisodeResult]] = {}
-    for variant in recipe.variants:
-        folder = layout.rollouts(variant.name)
-        if (folder / MANIFEST).is_file():
-            try:
-                played[variant.name] = read_episodes(Artifact.open(folder, "rollout"))
-            except StageError:
-                continue
+    """Read every finished rollout and compare the variants on the same episodes of the same training seeds."""
+    played: Played = {}
+    videos = []
+    for training in recipe.trainings():
+        folder = layout.rollouts(training.name)
+        if not (folder / MANIFEST).is_file():
+            continue
+        try:
+            episodes = read_episodes(Artifact.open(folder, "rollout"))
+        except StageError:
+            continue
+        name = training.variant.name
+        played.setdefault(name, []).extend((training.seed, episode) for episode in episodes)
+        if training.seed == recipe.training_seeds[0]:
+            videos += [
+                doc.Video(f"{layout.relative(folder)}/{e.video}", name, e.task, e.success, e.episode)
+                for e in episodes
+                if e.video
+            ]
     known = [variant for variant in recipe.variants if variant.name in played]
     return ClosedLoop(
         rollouts=tuple(row for v in known for row in _by_task(v, played[v.name])),
         variants=tuple(_overall(v, played[v.name]) for v in known),
         comparisons=tuple(_comparisons(known, played)),
-        videos=tuple(
-            doc.Video(f"{layout.relative(layout.rollouts(v.name))}/{e.video}", v.name, e.task, e.success, e.episode)
-            for v in known
-            for e in played[v.name]
-            if e.video
-        ),
+        videos=tuple(videos),
     )
 
 
-def _by_task(variant: Variant, episodes: list[EpisodeResult]) -> list[doc.Rollouts]:
+def _by_task(variant: Variant, played: list[tuple[int, EpisodeResult]]) -> list[doc.Rollouts]:
     rows = []
-    for task in dict.fromkeys(e.task for e in episodes):
-        result = TaskResult.of([e.success for e in episodes if e.task == task])
+    for task in dict.fromkeys(e.task for _, e in played):
+        result = TaskResult.of([e.success for _, e in played if e.task == task])
         rows.append(doc.Rollouts(variant.name, task, result.successes, result.episodes, result.low, result.high))
     return rows
 
 
-def _overall(variant: Variant, episodes: list[EpisodeResult]) -> doc.VariantResult:
-    result = TaskResult.of([e.success for e in episodes])
+def _overall(variant: Variant, played: list[tuple[int, EpisodeResult]]) -> doc.VariantResult:
+    result = TaskResult.of([e.success for _, e in played])
     title = variant.title or variant.name
-    return doc.VariantResult(variant.name, result.success, result.low, result.high, result.episodes, title)
+    seeds = {s: [e.success for seed, e in played if seed == s] for s, _ in played}
+    by_seed = {seed: sum(outcomes) / len(outcomes) for seed, outcomes in seeds.items()} if len(seeds) > 1 else {}
+    return doc.VariantResult(
+        variant.name, result.success, result.low, result.high, result.episodes, title, tuple(by_seed.values())
+    )
 
 
-def _comparisons(known: list[Variant], played: dict[str, list[EpisodeResult]]) -> list[doc.Comparison]:
+def _comparisons(known: list[Variant], played: Played) -> list[doc.Comparison]:
     """Every pretrained variant against each that stands before it, and the reference against random weights."""
     pretrained = [variant for variant in known if not variant.random_language]
     scratch = [variant for variant in known if variant.random_language]
@@ -74,18 +87,18 @@ def _comparisons(known: list[Variant], played: dict[str, list[EpisodeResult]]) -
     return [row for row in rows if row is not None]
 
 
-def _comparison(
-    first: Variant, second: Variant, played: dict[str, list[EpisodeResult]], kind: str
-) -> doc.Comparison | None:
-    a = {(e.task, e.state): e.success for e in played[first.name]}
-    b = {(e.task, e.state): e.success for e in played[second.name]}
+def _comparison(first: Variant, second: Variant, played: Played, kind: str) -> doc.Comparison | None:
+    a = {(e.task, e.state, seed): e.success for seed, e in played[first.name]}
+    b = {(e.task, e.state, seed): e.success for seed, e in played[second.name]}
     shared = [key for key in a if key in b]
     if not shared:
         return None
+    seeds = dict.fromkeys(seed for _, _, seed in shared)
+    by_seed = [[float(a[key]) - float(b[key]) for key in shared if key[2] == seed] for seed in seeds]
     found = compare(
         [a[key] for key in shared],
         [b[key] for key in shared],
-        tasks=[task for task, _ in shared],
+        tasks=[task for task, _, _ in shared],
         name_a=first.title or first.name,
         name_b=second.title or second.name,
     )
@@ -99,6 +112,7 @@ def _comparison(
         verdict=found.verdict if kind == "variant" else _tells_apart(found),
         outcome=found.outcome,
         kind="initialisation" if kind == "initialisation" else "variant",
+        by_seed=tuple(sum(some) / len(some) for some in by_seed) if len(seeds) > 1 else (),
     )
 
 

@@ -27,7 +27,7 @@ from embodied_midtrain.proximity.select import select
 from embodied_midtrain.proximity.selectors import GIVEN
 from embodied_midtrain.recipes.layout import Layout
 from embodied_midtrain.recipes.meter import Meter
-from embodied_midtrain.recipes.recipe import Recipe, Variant
+from embodied_midtrain.recipes.recipe import Recipe, Training
 from embodied_midtrain.robots.action_text import robots_as_text
 from embodied_midtrain.robots.opening import open_robots
 from embodied_midtrain.sources.opening import open_pool
@@ -43,9 +43,9 @@ class Run:
     meter: Meter
     loaded: tuple[str, Backbone] | None = None
 
-    def seeded(self, config: Any) -> Any:
-        """A stage's config with the recipe's seed added to its own."""
-        return replace(config, seed=config.seed + self.recipe.seed)
+    def seeded(self, config: Any, more: int = 0) -> Any:
+        """A stage's config with the recipe's seed, and `more`, added to its own."""
+        return replace(config, seed=config.seed + self.recipe.seed + more)
 
     def backbone(self, name: str, random_language: int | None = None) -> Backbone:
         """One backbone is kept at a time: several do not fit a laptop."""
@@ -166,35 +166,36 @@ class Run:
 
     # -- variants ----------------------------------------------------------------------------------------------------
 
-    def midtrain(self, variant: Variant) -> None:
+    def midtrain(self, training: Training) -> None:
         midtrain(
-            self.layout.midtrained(variant.name),
-            self.seeded(self.recipe.midtrain),
+            self.layout.midtrained(training.name),
+            self.seeded(self.recipe.midtrain, training.seed),
             backbone=self.backbone(self.recipe.backbone),
             pool=self.pool_path(),
             images=self.recipe.data.images,
-            selection=Artifact.open(self.layout.selection(variant.midtrain_on), "select"),
+            selection=Artifact.open(self.layout.selection(training.variant.midtrain_on), "select"),
         )
         # Training changed it in place.
         self.loaded = None
 
-    def finetune(self, variant: Variant) -> None:
-        mixed = variant.midtrain_on != "nothing"
-        name = str(self.layout.midtrained(variant.name) / "model") if mixed else self.recipe.backbone
+    def finetune(self, training: Training) -> None:
+        mixed = training.variant.midtrain_on != "nothing"
+        name = str(self.layout.midtrained(training.name) / "model") if mixed else self.recipe.backbone
+        scratch = self.recipe.seed + training.seed if training.variant.random_language else None
         skips = Skips()
         finetune(
-            self.layout.policy(variant.name),
-            self.seeded(self.recipe.finetune),
-            backbone=self.backbone(name, self.recipe.seed if variant.random_language else None),
+            self.layout.policy(training.name),
+            self.seeded(self.recipe.finetune, training.seed),
+            backbone=self.backbone(name, scratch),
             demos=open_robots(self.target_path(), skips),
             skips=skips,
             cache=self.layout.run / "cache",
         )
         self.loaded = None
 
-    def rollout(self, variant: Variant) -> None:
-        actor = load_actor(self.layout.policy(variant.name))
-        rollout(self.layout.rollouts(variant.name), self.recipe.rollout, actor)
+    def rollout(self, training: Training) -> None:
+        actor = load_actor(self.layout.policy(training.name))
+        rollout(self.layout.rollouts(training.name), self.recipe.rollout, actor)
 
 
 def stages(run: Run) -> list[tuple[str, Callable[[], None]]]:
@@ -218,8 +219,9 @@ def stages(run: Run) -> list[tuple[str, Callable[[], None]]]:
     if len(names) > 1:
         rows.append(("compare", run.compare))
     rows.append(("audit", run.audit))
-    for stage, work in (("midtrain", run.midtrain), ("finetune", run.finetune), ("rollout", run.rollout)):
-        for variant in recipe.variants:
-            if stage != "midtrain" or variant.midtrain_on != "nothing":
-                rows.append((f"{stage} {variant.name}", partial(work, variant)))
+    for seed in recipe.training_seeds:
+        for stage, work in (("midtrain", run.midtrain), ("finetune", run.finetune), ("rollout", run.rollout)):
+            for training in recipe.trainings():
+                if training.seed == seed and (stage != "midtrain" or training.variant.midtrain_on != "nothing"):
+                    rows.append((f"{stage} {training.name}", partial(work, training)))
     return rows

@@ -214,13 +214,14 @@ def _diversity(layout: Layout, recipe: Recipe) -> doc.DiversityFacts | None:
 
 def _selections(layout: Layout, recipe: Recipe, groups: dict[str, str]) -> tuple[doc.SelectionFacts, ...]:
     rows = []
-    for variant in recipe.variants:
+    for training in recipe.trainings()[: len(recipe.variants)]:
+        variant = training.variant
         chosen = _finished(layout.selection(variant.midtrain_on)) if variant.midtrain_on != "nothing" else None
         if chosen is None:
             continue
         facts = read_json(chosen.file("selection.json"))
         size = sum(facts["composition"].values())
-        mixed = _finished(layout.midtrained(variant.name))
+        mixed = _finished(layout.midtrained(training.name))
         mixture = mixed.counts.get("composition", {}) if mixed else {}
         shares = tuple(
             _share(name, n, size, mixture.get(name), groups.get(name, ""))
@@ -258,8 +259,10 @@ def _share(name: str, chosen: int, size: int, mixed: dict[str, Any] | None, grou
 
 def _training(layout: Layout, recipe: Recipe, stage: str) -> tuple[doc.TrainingFacts, ...]:
     rows = []
-    for variant in recipe.variants:
-        done = _finished(layout.midtrained(variant.name) if stage == "midtrain" else layout.policy(variant.name))
+    # Of several training seeds the first stands for all: their curves lie over each other.
+    for training in recipe.trainings()[: len(recipe.variants)]:
+        variant = training.variant
+        done = _finished(layout.midtrained(training.name) if stage == "midtrain" else layout.policy(training.name))
         if done is None:
             continue
         curve = read_json(done.file("curve.json"))

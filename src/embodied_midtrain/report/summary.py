@@ -286,6 +286,8 @@ class VariantResult:
     episodes: int
     title: str = ""
     """For readers, such as "mid-trained on selected"."""
+    by_seed: tuple[float, ...] = ()
+    """Success with each training seed, where there are several; the interval is that of all episodes together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +308,8 @@ class Comparison:
     verdict: str
     outcome: Literal["better", "worse", "cannot tell"] = "cannot tell"
     kind: Literal["variant", "initialisation"] = "variant"
+    by_seed: tuple[float, ...] = ()
+    """The difference with each training seed, where there are several."""
 
 
 @dataclass(frozen=True, slots=True)

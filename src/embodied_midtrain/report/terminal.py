@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from embodied_midtrain.report.answer import answer, percent, title_of
-from embodied_midtrain.report.summary import Rollouts, Summary
+from embodied_midtrain.report.summary import Rollouts, Summary, VariantResult
 
 STYLES = {"clear": "bold green", "unclear": "bold yellow", "none": "bold"}
 
@@ -41,11 +41,16 @@ def success_table(summary: Summary) -> Table:
         table.add_column(Text(task), justify="right")
     table.add_column("all tasks", justify="right", style="bold")
     cells = {(r.variant, r.task): _cell(r) for r in summary.rollouts}
-    overall = {v.variant: f"{percent(v.success)}\n{percent(v.low)[:-2]}–{percent(v.high)}" for v in summary.variants}
+    overall = {v.variant: _overall(v) for v in summary.variants}
     for variant in variants:
         row = [cells.get((variant, task), "not run") for task in tasks]
         table.add_row(Text(title_of(summary, variant)), *row, overall.get(variant, "–"))
     return table
+
+
+def _overall(result: VariantResult) -> str:
+    seeds = f"\nseeds {', '.join(percent(share)[:-2] for share in result.by_seed)}" if result.by_seed else ""
+    return f"{percent(result.success)}\n{percent(result.low)[:-2]}–{percent(result.high)}{seeds}"
 
 
 def _cell(result: Rollouts) -> str:

@@ -36,6 +36,15 @@ def wilson(successes: int, episodes: int, confidence: float = 0.95) -> tuple[flo
     return low, high
 
 
+WIDE = 0.3
+"""Wider intervals leave open whether a policy is good or poor: 10 of 20 episodes have one of 30 to 70 %."""
+
+
+def too_few(low: float, high: float) -> str:
+    """ "too few episodes" where an interval of a share is too wide to build on; else nothing."""
+    return "too few episodes" if high - low > WIDE else ""
+
+
 def mcnemar(a: Sequence[bool] | NDArray[np.bool_], b: Sequence[bool] | NDArray[np.bool_]) -> float:
     """Exact two-sided p of McNemar's test on pairs: could a fair coin decide the pairs that differ so unevenly?"""
     left, right = _pairs(a, b)

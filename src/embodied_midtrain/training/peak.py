@@ -40,14 +40,17 @@ def _measure(device: torch.device, dtype: torch.dtype, seconds: float = 0.5) -> 
     matrix = torch.full((side, side), 1 / side, dtype=dtype, device=device)
 
     def once() -> float:
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.process_time()
         matrix @ matrix
-        if device.type == "cuda":
+        if device.type != "cpu":
             torch.cuda.synchronize(device)
-        return time.perf_counter() - started
+            return time.perf_counter() - started
+        # Where others use the machine too, the clock goes on while this process does not.
+        worked = (time.process_time() - worked) / torch.get_num_threads()
+        return min(time.perf_counter() - started, max(worked, 1e-9))
 
     once()
-    best, begun = once(), time.perf_counter()
-    while time.perf_counter() - begun < seconds:
-        best = min(best, once())
+    best, begun, tries = once(), time.perf_counter(), 1
+    while tries < 10 or time.perf_counter() - begun < seconds:
+        best, tries = min(best, once()), tries + 1
     return 2.0 * side**3 / best

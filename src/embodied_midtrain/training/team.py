@@ -87,9 +87,7 @@ class Team:
         device = [self.device] if self.device is not None and self.device.type == "cuda" else None
         # Left to find out by itself which weights were used, DDP also leaves its buckets as they are; laid out anew
         # after the first step, a resumed run would add in another order and end with other bits.
-        return nn.parallel.DistributedDataParallel(
-            module, device_ids=device, broadcast_buffers=False, find_unused_parameters=True
-        )
+        return nn.parallel.DistributedDataParallel(module, device_ids=device, find_unused_parameters=True)
 
     def sum_gradients(self, module: nn.Module, now: bool) -> None:
         """Whether the next backward pass ends with the gradients' exchange: at the last micro-batch of a step."""

@@ -1,0 +1,1 @@
+"""A policy behind vla-eval: every benchmark that it knows, each in its own container."""
