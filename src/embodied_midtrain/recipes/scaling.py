@@ -13,11 +13,12 @@ COUNTS: dict[str, dict[str, int]] = {
     "pool": {"per_source": 12},
     "demos": {"episodes": 3, "episodes_of": 3},
     "select": {"k": 1},
-    "midtrain": {"steps": 1, "warmup_steps": 0, "batch": 1, "micro_batch": 1, "keep": 1},
-    "finetune": {"steps": 1, "warmup_steps": 0, "batch": 1, "micro_batch": 1, "episodes_per_task": 1},
+    "midtrain": {"steps": 2, "warmup_steps": 0, "batch": 4, "micro_batch": 2, "keep": 1},
+    "finetune": {"steps": 2, "warmup_steps": 0, "batch": 4, "micro_batch": 2, "episodes_per_task": 1},
     "rollout": {"episodes": 1},
 }
-"""Counts of each stage that are scaled, with the least that works. What only caps the cost of a stage (rows that a
+"""Counts of each stage that are scaled, with the least that still does all of it: two steps, each of two micro-batches,
+of two samples. What only caps the cost of a stage (rows that a
 measure is fitted to, points on a map, rows of one forward pass) stays: less data needs less of it anyway."""
 TARGET_FRAMES = 20
 """The estimator needs frames to fit and to validate, of each data set."""
