@@ -103,7 +103,7 @@ def alone(summary: Summary, benchmark: BenchmarkResult) -> Summary:
 
 
 def _answers(summary: Summary) -> Answer:
-    """One sentence a benchmark: success on one is not added to success on another."""
+    """Each benchmark for itself: success on one is not added to success on another."""
     played = [one for one in summary.benchmarks if one.variants]
     sentences = []
     if summary.scale != 1:
@@ -112,7 +112,9 @@ def _answers(summary: Summary) -> Answer:
             "about success."
         )
     found = {one.name: answer(alone(summary, one)) for one in played}
-    sentences += [f"{one.title}: {found[one.name].headline}" for one in played]
+    # Of a rehearsal, nothing is to be read into the order.
+    more = {name: " ".join(one.sentences) if summary.scale == 1 else "" for name, one in found.items()}
+    sentences += [f"{one.title}: {found[one.name].headline} {more[one.name]}".rstrip() for one in played]
     sentences += [
         f"{one.title}: not played yet with {len(one.waiting)} policies ({one.where})."
         for one in summary.benchmarks
