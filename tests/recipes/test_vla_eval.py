@@ -1,6 +1,7 @@
 """The commands for vla-eval, and what it writes: its aggregates as version 0.8 has them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,14 @@ def test_calvins_sequences_are_episodes_with_a_length(tmp_path: Path, policy: Pa
         ("calvin", 3, False, 9),
         ("calvin", 4, False, 9),
     ]
+
+
+def test_tasks_of_one_episode_each_stay_tasks(tmp_path: Path, policy: Path) -> None:
+    folder = tmp_path / "vla-eval"
+    write_orders(folder, policy, replace(BRIDGE, protocol="libero-10"), 0.01)
+    names = ["put both moka pots on the stove", "turn on the stove", "close it 2"]
+    aggregate(results_of(folder, policy), "libero", {name: [{"success": True}] for name in names})
+    assert [(e.task, e.state) for e in read_played(folder, policy).episodes] == [(name, 0) for name in names]
 
 
 def test_a_benchmark_is_done_when_all_of_its_files_are(tmp_path: Path, policy: Path) -> None:

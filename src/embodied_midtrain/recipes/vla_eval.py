@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,14 +94,12 @@ def read_played(folder: Path, policy: Path) -> Played:
     for path in found:
         try:
             facts = read_json(path)
-            rows = [
-                (task["task"], number, row) for task in facts["tasks"] for number, row in enumerate(task["episodes"])
-            ]
-            # CALVIN's sequences are tasks of one episode each.
-            one = len(facts["tasks"]) > 1 and len(rows) == len(facts["tasks"])
+            tasks = facts["tasks"]
+            rows = [(task["task"], number, row) for task in tasks for number, row in enumerate(task["episodes"])]
+            numbers = _sequences([task["task"] for task in tasks]) if len(rows) == len(tasks) else {}
             stem = path.name.removesuffix("_aggregate.json")
             for task, number, row in rows:
-                episodes.append(_episode(stem if one else task, _number(task) if one else number, row))
+                episodes.append(_episode(stem, numbers[task], row) if numbers else _episode(task, number, row))
                 if "completed_subtasks" in row["metrics"]:
                     lengths.append(float(row["metrics"]["completed_subtasks"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -109,9 +108,12 @@ def read_played(folder: Path, policy: Path) -> Played:
     return Played(tuple(episodes), complete and bool(episodes), tuple(lengths))
 
 
-def _number(task: str) -> int:
-    digits = re.search(r"(\d+)$", task)
-    return int(digits[1]) if digits else 0
+def _sequences(tasks: Sequence[str]) -> dict[str, int]:
+    """Numbers of tasks that differ by nothing else, as CALVIN's sequences (seq_0007); empty where these are none."""
+    found = [re.fullmatch(r"(.*?)(\d+)", task) for task in tasks]
+    if len(tasks) < 2 or len({match and match[1] for match in found}) > 1 or None in found:
+        return {}
+    return {match[0]: int(match[2]) for match in found if match is not None}
 
 
 def _episode(task: str, number: int, row: dict[str, Any]) -> EpisodeResult:
