@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from embodied_midtrain.report.answer import Answer, answer, initialisations
-from embodied_midtrain.report.summary import Comparison, Summary, VariantResult
+from embodied_midtrain.report.summary import BenchmarkResult, Comparison, Summary, VariantResult
 
 VARIANTS = (
     VariantResult("shelf", 0.60, 0.5, 0.7, 80, "off the shelf"),
@@ -98,3 +98,29 @@ def test_ahead_of_one_and_not_clearly_of_the_reference_is_not_clear() -> None:
 def test_untested_differences_and_no_rollouts() -> None:
     assert any("not tested" in s for s in answer(replace(RUN, comparisons=())).sentences)
     assert answer(Summary("x")).tone == "none"
+
+
+SEVERAL = Summary(
+    "run",
+    benchmarks=(
+        BenchmarkResult(
+            "calvin", "CALVIN", "vla-eval, calvin-abc-d", ("calvin/shelf", "calvin/selected"), ("emt serve",)
+        ),
+        BenchmarkResult("libero", "LIBERO", "built-in", variants=VARIANTS[:2], comparisons=(BETTER,)),
+    ),
+)
+
+
+def test_benchmarks_are_answered_each_for_itself() -> None:
+    found = answer(SEVERAL)
+    assert (found.headline, found.tone) == ("Played on 1 of 2 benchmarks.", "clear")
+    libero, calvin = found.sentences
+    assert libero.startswith("LIBERO: Mid-trained on selected is ahead of off the shelf") and "not known" in libero
+    assert calvin == "CALVIN: not played yet with 2 policies (vla-eval, calvin-abc-d)."
+    waiting = answer(replace(SEVERAL, benchmarks=SEVERAL.benchmarks[:1]))
+    assert (waiting.headline, waiting.tone) == ("No answer yet: played on 0 of 1 benchmarks.", "none")
+
+
+def test_a_rehearsal_claims_nothing() -> None:
+    found = answer(replace(SEVERAL, scale=0.001))
+    assert found.tone == "unclear" and "says nothing about success" in found.sentences[0]

@@ -18,6 +18,7 @@ from embodied_midtrain.midtraining.midtrain import MidtrainConfig
 from embodied_midtrain.policies.finetune import FinetuneConfig
 from embodied_midtrain.proximity.score import ScoreConfig
 from embodied_midtrain.proximity.selectors import SelectConfig, Selector
+from embodied_midtrain.recipes.benchmarks import RobotBenchmark
 from embodied_midtrain.robots.action_text import ActionTextConfig
 from embodied_midtrain.sources.registry.build import PoolConfig
 
@@ -58,12 +59,30 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """The policy of one training on one benchmark."""
+
+    training: Training
+    benchmark: str
+    """Its name among the recipe's `benchmarks`; empty where the recipe has one robot only."""
+
+    @property
+    def name(self) -> str:
+        """Of its folders and stages."""
+        return f"{self.benchmark}/{self.training.name}" if self.benchmark else self.training.name
+
+
+@dataclass(frozen=True)
 class Data:
     """The user's own data, in place of what the recipe would make."""
 
+    folder: Path | None = None
+    """What relative paths of the pool's sources (where the pool is one of `recipes/pools`) and of the benchmarks'
+    targets start from; by default the working folder."""
     pool: str | None = None
-    """A pool artifact, files (conversations, WebDataset, Parquet, folders; a pattern or URL), or a YAML file that names
-    several sources; nothing: the registry pool is built."""
+    """A pool artifact, files (conversations, WebDataset, Parquet, folders; a pattern or URL), a YAML file that names
+    several sources, or the name of such a file in the package: embodied_midtrain; nothing: the registry pool is
+    built."""
     images: Path | None = None
     """Folder that image paths start from."""
     target: Path | None = None
@@ -80,6 +99,13 @@ class Recipe:
     """Of everything that does not set its own."""
     backbone: str = "compact"
     """"compact", or the name or folder of a transformers image-text-to-text model."""
+    scale: float = 1.0
+    """Every count (samples, steps, warm-up, batches, frames, episodes) is multiplied by it when the recipe runs, down
+    to the smallest that works: a small factor checks a long recipe from end to end, and shows nothing of success."""
+    select_with: str = ""
+    """Another backbone whose features the selection is made with; empty: the one that is mid-trained."""
+    selection_from: Path | None = None
+    """Folder of a finished run, whose selections (and pool) are taken in place of making them here."""
     other_prompt: str = "{instruction}"
     """A second template for robot frames: a ranking that follows the template and not the scene changes with it."""
     variants: tuple[Variant, ...] = VARIANTS
@@ -89,6 +115,12 @@ class Recipe:
     compared: tuple[Selector, ...] = ("random", "matched-random", "mean-distance", "knn-distance", "ratio", "text")
     """Selectors whose rankings are put beside the estimator's. For perplexity and delta-perplexity the backbone is
     tuned on the robot data first (the settings of midtrain), and both go over the whole pool."""
+    benchmarks: dict[str, RobotBenchmark] = field(default_factory=dict)
+    """Robots by name, where there are several: the selection is made against all of their data in balance, and each has
+    policies of its own. Empty: one robot, as data.target, finetune and rollout say."""
+    target_frames: int | None = None
+    """With benchmarks: frames of each data set that the pool is compared with, of episodes drawn with the seed; None:
+    all episodes."""
     data: Data = field(default_factory=Data)
     pool: PoolConfig = field(default_factory=PoolConfig)
     demos: DemosConfig = field(default_factory=DemosConfig)
@@ -116,6 +148,10 @@ class Recipe:
             for variant in self.variants
         ]
 
+    def tunings(self) -> list[Tuning]:
+        """A policy for every training and every benchmark, benchmark after benchmark."""
+        return [Tuning(training, name) for name in self.benchmarks or ("",) for training in self.trainings()]
+
     def check(self) -> None:
         """Raise `ConfigError` or `ValueError` on what would fail later, before hours of work are behind it."""
         names = [variant.name for variant in self.variants]
@@ -129,6 +165,16 @@ class Recipe:
             raise ConfigError(f"training_seeds must be different numbers, at least one, not {self.training_seeds}")
         for config in (self.demos, self.robot_text, self.audit, self.midtrain, self.finetune, self.rollout):
             config.check()
+        for name, benchmark in self.benchmarks.items():
+            benchmark.check(name)
+        if self.benchmarks and self.data.target is not None:
+            raise ConfigError("with benchmarks, each has a target of its own: leave data.target out")
+        if self.target_frames is not None and (not self.benchmarks or self.target_frames < 1):
+            raise ConfigError("target_frames is a number from 1 on, and goes with benchmarks")
+        if self.selection_from is not None and (self.select_with or self.data.pool is not None):
+            raise ConfigError("selection_from brings its own pool and features: leave data.pool and select_with out")
+        if not self.scale > 0:
+            raise ConfigError(f"scale is {self.scale}; it must be above 0 (1: as written)")
         target_prompt("", self.embed.prompt)
         target_prompt("", self.other_prompt)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from embodied_midtrain.artifacts import MANIFEST, Artifact, StageError
 from embodied_midtrain.benchmarks.rollout import EpisodeResult, TaskResult, read_episodes
 from embodied_midtrain.recipes.layout import Layout
-from embodied_midtrain.recipes.recipe import Recipe, Variant
+from embodied_midtrain.recipes.recipe import Recipe, Tuning, Variant
+from embodied_midtrain.recipes.vla_eval import COMMANDS, read_played
 from embodied_midtrain.report import summary as doc
 from embodied_midtrain.studies.intervals import Difference, compare
 
@@ -26,19 +28,21 @@ Played = dict[str, list[tuple[int, EpisodeResult]]]
 """By variant: the training seed and the episode, for all of its trainings."""
 
 
-def closed_loop(layout: Layout, recipe: Recipe) -> ClosedLoop:
+def closed_loop(layout: Layout, recipe: Recipe, benchmark: str = "") -> ClosedLoop:
     """Read every finished rollout and compare the variants on the same episodes of the same training seeds."""
     played: Played = {}
     videos = []
-    for training in recipe.trainings():
-        folder = layout.rollouts(training.name)
-        if not (folder / MANIFEST).is_file():
+    lengths: dict[str, list[float]] = {}
+    for tuning in recipe.tunings():
+        if tuning.benchmark != benchmark:
             continue
-        try:
-            episodes = read_episodes(Artifact.open(folder, "rollout"))
-        except StageError:
+        training, folder = tuning.training, layout.rollouts(tuning.name)
+        found = _episodes(layout, recipe, tuning)
+        if found is None:
             continue
+        episodes, counted = found
         name = training.variant.name
+        lengths.setdefault(name, []).extend(counted)
         played.setdefault(name, []).extend((training.seed, episode) for episode in episodes)
         if training.seed == recipe.training_seeds[0]:
             videos += [
@@ -49,10 +53,55 @@ def closed_loop(layout: Layout, recipe: Recipe) -> ClosedLoop:
     known = [variant for variant in recipe.variants if variant.name in played]
     return ClosedLoop(
         rollouts=tuple(row for v in known for row in _by_task(v, played[v.name])),
-        variants=tuple(_overall(v, played[v.name]) for v in known),
+        variants=tuple(_overall(v, played[v.name], lengths[v.name]) for v in known),
         comparisons=tuple(_comparisons(known, played)),
         videos=tuple(videos),
     )
+
+
+def _episodes(layout: Layout, recipe: Recipe, tuning: Tuning) -> tuple[Sequence[EpisodeResult], Sequence[float]] | None:
+    """A policy's episodes, and the lengths of its sequences where those count; None: not played yet."""
+    own = recipe.benchmarks.get(tuning.benchmark)
+    if own is not None and own.protocol:
+        if not (layout.policy(tuning.name) / MANIFEST).is_file():
+            return None
+        found = read_played(layout.vla_eval(tuning.name), layout.policy(tuning.name))
+        return (found.episodes, found.lengths) if found.complete else None
+    folder = layout.rollouts(tuning.name)
+    if not (folder / MANIFEST).is_file():
+        return None
+    try:
+        return read_episodes(Artifact.open(folder, "rollout")), ()
+    except StageError:
+        return None
+
+
+def by_benchmark(layout: Layout, recipe: Recipe) -> tuple[doc.BenchmarkResult, ...]:
+    """The results of each of the recipe's benchmarks; for what is not played yet, the commands that play it."""
+    rows = []
+    for name, own in recipe.benchmarks.items():
+        found = closed_loop(layout, recipe, name)
+        todo: list[str] = []
+        waiting = []
+        for tuning in recipe.tunings():
+            if tuning.benchmark == name and _episodes(layout, recipe, tuning) is None:
+                waiting.append(tuning.name)
+                orders = layout.vla_eval(tuning.name) / COMMANDS
+                todo += orders.read_text().splitlines() if own.protocol and orders.is_file() else []
+        rows.append(
+            doc.BenchmarkResult(
+                name=name,
+                title=own.title or name,
+                where=own.where,
+                waiting=tuple(waiting),
+                commands=tuple(todo),
+                rollouts=found.rollouts,
+                variants=found.variants,
+                comparisons=found.comparisons,
+                videos=found.videos,
+            )
+        )
+    return tuple(rows)
 
 
 def _by_task(variant: Variant, played: list[tuple[int, EpisodeResult]]) -> list[doc.Rollouts]:
@@ -63,13 +112,20 @@ def _by_task(variant: Variant, played: list[tuple[int, EpisodeResult]]) -> list[
     return rows
 
 
-def _overall(variant: Variant, played: list[tuple[int, EpisodeResult]]) -> doc.VariantResult:
+def _overall(variant: Variant, played: list[tuple[int, EpisodeResult]], lengths: Sequence[float]) -> doc.VariantResult:
     result = TaskResult.of([e.success for _, e in played])
     title = variant.title or variant.name
     seeds = {s: [e.success for seed, e in played if seed == s] for s, _ in played}
     by_seed = {seed: sum(outcomes) / len(outcomes) for seed, outcomes in seeds.items()} if len(seeds) > 1 else {}
     return doc.VariantResult(
-        variant.name, result.success, result.low, result.high, result.episodes, title, tuple(by_seed.values())
+        variant.name,
+        result.success,
+        result.low,
+        result.high,
+        result.episodes,
+        title,
+        tuple(by_seed.values()),
+        sum(lengths) / len(lengths) if lengths else None,
     )
 
 

@@ -18,9 +18,11 @@ import tyro
 from embodied_midtrain.allocation import release_free_blocks
 from embodied_midtrain.config import parse
 from embodied_midtrain.progress import console
+from embodied_midtrain.recipes.inputs import check_inputs, with_selected_pool
 from embodied_midtrain.recipes.layout import Layout
 from embodied_midtrain.recipes.meter import Meter
 from embodied_midtrain.recipes.recipe import Recipe, load_recipe, named_recipes
+from embodied_midtrain.recipes.scaling import scaled
 from embodied_midtrain.recipes.steps import Run, stages
 from embodied_midtrain.recipes.summarise import summarise
 from embodied_midtrain.report.page import report
@@ -38,12 +40,15 @@ def run_recipe(recipe: Recipe, out: Path, *, until: str | None = None, command: 
     Raises:
         StageError: as the stage that failed; what was finished before is kept, and the summary says what failed.
         ArtifactMismatch: where `out` holds a run of another recipe.
+        StageError: before the first stage, where data that the recipe names are missing.
         ValueError: on an `until` that is no stage.
     """
     recipe.check()
-    layout = Layout(out)
+    layout, factor = Layout(out, recipe.selection_from), recipe.scale
+    recipe = scaled(with_selected_pool(recipe))
     out.mkdir(parents=True, exist_ok=True)
-    run = Run(recipe, layout, Meter(out))
+    check_inputs(recipe, layout)
+    run = Run(recipe, layout, Meter(out), factor)
     rows = stages(run)
     names = [name for name, _ in rows]
     if until is not None and until not in names:
@@ -62,7 +67,7 @@ def run_recipe(recipe: Recipe, out: Path, *, until: str | None = None, command: 
                 break
     finally:
         run.loaded = None
-        summary = summarise(layout, recipe, run.meter.times(), command)
+        summary = summarise(layout, recipe, run.meter.times(), command, factor)
         save_summary(out, summary)
     report(layout.report, run=out)
     print_summary(summary, layout.report / "report.html")
@@ -78,7 +83,7 @@ class RunOptions:
     """Where a recipe runs, and how far."""
 
     out: Path | None = None
-    """Folder of the run; by default runs/NAME."""
+    """Folder of the run; by default runs/NAME, or runs/NAME-scale-FACTOR."""
     until: str | None = None
     """Last stage to run, such as "gap" or "finetune selected"."""
 
@@ -103,7 +108,9 @@ def _run(name: str, rest: Sequence[str], prog: str) -> None:
         recipe: Annotated[Recipe, tyro.conf.arg(name="")] = recipe,
         options: Annotated[RunOptions, tyro.conf.arg(name="")] = RunOptions(),
     ) -> None:
-        run_recipe(recipe, options.out or Path("runs") / recipe.name, until=options.until, command=_command(prog))
+        # A rehearsal is not what the whole run could go on from.
+        usual = recipe.name if recipe.scale == 1 else f"{recipe.name}-scale-{recipe.scale:g}"
+        run_recipe(recipe, options.out or Path("runs") / usual, until=options.until, command=_command(prog))
 
     call.__doc__ = f"""Run the stages of a recipe; the same command goes on after an interruption.
 
@@ -112,6 +119,7 @@ def _run(name: str, rest: Sequence[str], prog: str) -> None:
     Examples:
         {prog} --until gap
         {prog} --out runs/second --seed 1 --select.k 2000
+        {prog} --scale 0.01
     """
     parse(call, rest, prog, prefixes=True)
 
@@ -130,5 +138,6 @@ def _run_help() -> str:
         "  emt run quickstart --until gap",
         "  emt run my-recipe.yaml --out runs/second --seed 1",
         "  emt run my-recipe.yaml --data.pool data/llava.json --data.images data/images",
+        "  emt run embodied_midtrain_internvl3_5_1b --data.folder data --scale 0.001",
     ]
     return "\n".join(lines)

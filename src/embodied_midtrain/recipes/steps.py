@@ -4,44 +4,53 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from embodied_midtrain.artifacts import Artifact, Skips
+from embodied_midtrain.artifacts import Artifact, Skips, StageError
 from embodied_midtrain.backbones.backbone import Backbone
 from embodied_midtrain.backbones.opening import load_backbone
 from embodied_midtrain.benchmarks.demos import record_demos
 from embodied_midtrain.benchmarks.rollout import rollout
 from embodied_midtrain.diagnostics.audit import audit
 from embodied_midtrain.diagnostics.given import Given
+from embodied_midtrain.episodes import Robots
 from embodied_midtrain.features.extract import embed
 from embodied_midtrain.gap.measure import measure_gap, source_groups
 from embodied_midtrain.midtraining.midtrain import midtrain
 from embodied_midtrain.policies.finetune import finetune
 from embodied_midtrain.policies.opening import load_actor
+from embodied_midtrain.progress import console
 from embodied_midtrain.proximity.compare import compare
 from embodied_midtrain.proximity.score import score
 from embodied_midtrain.proximity.select import select
 from embodied_midtrain.proximity.selectors import GIVEN
+from embodied_midtrain.recipes.inputs import open_target, opened, pool_place
 from embodied_midtrain.recipes.layout import Layout
 from embodied_midtrain.recipes.meter import Meter
-from embodied_midtrain.recipes.recipe import Recipe, Training
+from embodied_midtrain.recipes.recipe import Recipe, Training, Tuning
+from embodied_midtrain.recipes.vla_eval import read_played, write_orders
 from embodied_midtrain.robots.action_text import robots_as_text
-from embodied_midtrain.robots.opening import open_robots
+from embodied_midtrain.robots.balanced import BalancedRobots, Looked
 from embodied_midtrain.sources.opening import open_pool
 from embodied_midtrain.sources.registry.build import build_pool
 
 
 @dataclass
 class Run:
-    """A recipe on its way: where things lie, what is timed, the backbone that is at hand."""
+    """A recipe on its way: where things lie, what is timed, the backbone that is at hand.
+
+    `factor` is what the recipe's counts were scaled by: others' counts are, too.
+    """
 
     recipe: Recipe
     layout: Layout
     meter: Meter
+    factor: float = 1.0
     loaded: tuple[str, Backbone] | None = None
+    looked: dict[str, Looked] = field(default_factory=dict)
 
     def seeded(self, config: Any, more: int = 0) -> Any:
         """A stage's config with the recipe's seed, and `more`, added to its own."""
@@ -67,10 +76,22 @@ class Run:
             record_demos(self.layout.demos, self.seeded(self.recipe.demos))
 
     def pool_path(self) -> Path | str:
-        return self.recipe.data.pool or self.layout.pool
+        return pool_place(self.recipe, self.layout)
 
-    def target_path(self) -> Path:
-        return self.recipe.data.target or self.layout.demos
+    def target(self, skips: Skips) -> Robots:
+        """The robot data that the pool is compared with."""
+        recipe = self.recipe
+        if not recipe.benchmarks:
+            return open_target(recipe, self.layout, skips)
+        frames = recipe.target_frames
+        episodes = None if frames is None else max(1, round(frames / recipe.embed.frames_per_episode))
+        parts = opened(recipe, self.layout, skips)
+        return BalancedRobots(parts, episodes=episodes, seed=recipe.seed, looked=self.looked)
+
+    @property
+    def seeing(self) -> str:
+        """The backbone whose features are compared."""
+        return self.recipe.select_with or self.recipe.backbone
 
     # -- proximity ---------------------------------------------------------------------------------------------------
 
@@ -81,10 +102,10 @@ class Run:
         skips = Skips()
         if of == "pool":
             pool = open_pool(self.pool_path(), images=self.recipe.data.images, skips=skips)
-            embed(out, config, backbone=self.backbone(self.recipe.backbone), pool=pool, skips=skips, total=self._rows())
+            embed(out, config, backbone=self.backbone(self.seeing), pool=pool, skips=skips, total=self._rows())
         else:
-            target = open_robots(self.target_path(), skips)
-            embed(out, config, backbone=self.backbone(self.recipe.backbone), target=target, skips=skips)
+            target = self.target(skips)
+            embed(out, config, backbone=self.backbone(self.seeing), target=target, skips=skips)
 
     def _rows(self) -> int | None:
         if self.recipe.data.pool is not None:
@@ -121,14 +142,14 @@ class Run:
 
     def robot_text(self) -> None:
         skips = Skips()
-        robots = open_robots(self.target_path(), skips)
+        robots = self.target(skips)
         robots_as_text(self.layout.robot_text, self.recipe.robot_text, target=robots, skips=skips)
 
     def robot_tuned(self) -> None:
         midtrain(
             self.layout.robot_tuned,
             self.seeded(self.recipe.midtrain),
-            backbone=self.backbone(self.recipe.backbone),
+            backbone=self.backbone(self.seeing),
             pool=self.layout.robot_text,
         )
         self.loaded = None
@@ -141,8 +162,8 @@ class Run:
             self.layout.scores(name),
             config,
             pool=open_pool(self.pool_path(), images=self.recipe.data.images, skips=skips),
-            backbone=self.backbone({"perplexity": tuned}.get(name, self.recipe.backbone)) if name != "text" else None,
-            target=open_robots(self.target_path(), skips) if name == "text" else None,
+            backbone=self.backbone({"perplexity": tuned}.get(name, self.seeing)) if name != "text" else None,
+            target=self.target(skips) if name == "text" else None,
             skips=skips,
         )
 
@@ -158,8 +179,8 @@ class Run:
             others={"other-prompt": Artifact.open(self.layout.selection("other-prompt"), "select")},
             samples=open_pool(self.pool_path(), images=self.recipe.data.images, skips=skips),
             samples_skips=skips,
-            robots=open_robots(self.target_path(), Skips()),
-            backbone=self.backbone(self.recipe.backbone),
+            robots=self.target(Skips()),
+            backbone=self.backbone(self.seeing),
         )
         config = self.seeded(self.recipe.audit)
         audit(self.layout.audit, config, pool=self.features("pool"), target=self.features("target"), given=given)
@@ -167,6 +188,8 @@ class Run:
     # -- variants ----------------------------------------------------------------------------------------------------
 
     def midtrain(self, training: Training) -> None:
+        if self.recipe.selection_from is not None:
+            self.check_selected()
         midtrain(
             self.layout.midtrained(training.name),
             self.seeded(self.recipe.midtrain, training.seed),
@@ -178,33 +201,68 @@ class Run:
         # Training changed it in place.
         self.loaded = None
 
-    def finetune(self, training: Training) -> None:
+    def check_selected(self) -> None:
+        """Raise `StageError` where the run that has selected is no longer of the pool that is there."""
+        before = self.features("pool").manifest["inputs"].get("pool")
+        now = open_pool(self.pool_path(), images=self.recipe.data.images, skips=Skips()).fingerprint()
+        if before != now:
+            raise StageError(f"the pool {self.pool_path()} has changed since {self.layout.before} selected from it.")
+
+    def finetune(self, tuning: Tuning) -> None:
+        training, config = tuning.training, self.recipe.finetune
+        if tuning.benchmark:
+            own = self.recipe.benchmarks[tuning.benchmark]
+            config = replace(config, chunk=own.chunk, executed=own.executed)
         mixed = training.variant.midtrain_on != "nothing"
         name = str(self.layout.midtrained(training.name) / "model") if mixed else self.recipe.backbone
         scratch = self.recipe.seed + training.seed if training.variant.random_language else None
         skips = Skips()
         finetune(
-            self.layout.policy(training.name),
-            self.seeded(self.recipe.finetune, training.seed),
+            self.layout.policy(tuning.name),
+            self.seeded(config, training.seed),
             backbone=self.backbone(name, scratch),
-            demos=open_robots(self.target_path(), skips),
+            demos=open_target(self.recipe, self.layout, skips, tuning.benchmark),
             skips=skips,
             cache=self.layout.run / "cache",
         )
         self.loaded = None
 
-    def rollout(self, training: Training) -> None:
-        actor = load_actor(self.layout.policy(training.name))
-        rollout(self.layout.rollouts(training.name), self.recipe.rollout, actor)
+    def rollout(self, tuning: Tuning) -> None:
+        policy = self.layout.policy(tuning.name)
+        own = self.recipe.benchmarks.get(tuning.benchmark)
+        if own is not None and own.protocol:
+            folder = self.layout.vla_eval(tuning.name)
+            commands = write_orders(folder, policy, own, self.factor)
+            if not read_played(folder, policy).complete:
+                for text in ("evaluate it by vla-eval, and give this command again:", *commands):
+                    console.print(text if text.endswith(":") else f"  {text}", highlight=False, soft_wrap=True)
+            return
+        config = self.recipe.rollout if own is None else own.rollout
+        rollout(self.layout.rollouts(tuning.name), config, load_actor(policy))
 
 
 def stages(run: Run) -> list[tuple[str, Callable[[], None]]]:
     """Names and work of a recipe's stages, in order."""
     recipe = run.recipe
+    rows = _selecting(run) if recipe.selection_from is None else []
+    for seed in recipe.training_seeds:
+        for training in recipe.trainings():
+            if training.seed == seed and training.variant.midtrain_on != "nothing":
+                rows.append((f"midtrain {training.name}", partial(run.midtrain, training)))
+        for stage, work in (("finetune", run.finetune), ("rollout", run.rollout)):
+            for tuning in recipe.tunings():
+                if tuning.training.seed == seed:
+                    rows.append((f"{stage} {tuning.name}", partial(work, tuning)))
+    return rows
+
+
+def _selecting(run: Run) -> list[tuple[str, Callable[[], None]]]:
+    """Up to the selections."""
+    recipe = run.recipe
     rows: list[tuple[str, Callable[[], None]]] = []
     if recipe.data.pool is None:
         rows.append(("pool", run.pool))
-    if recipe.data.target is None:
+    if recipe.data.target is None and not recipe.benchmarks:
         rows.append(("demos", run.demos))
     rows += [(f"embed {of}", partial(run.embed, of)) for of in ("pool", "target", "target-other-prompt")]
     rows.append(("gap", run.gap))
@@ -219,9 +277,4 @@ def stages(run: Run) -> list[tuple[str, Callable[[], None]]]:
     if len(names) > 1:
         rows.append(("compare", run.compare))
     rows.append(("audit", run.audit))
-    for seed in recipe.training_seeds:
-        for stage, work in (("midtrain", run.midtrain), ("finetune", run.finetune), ("rollout", run.rollout)):
-            for training in recipe.trainings():
-                if training.seed == seed and (stage != "midtrain" or training.variant.midtrain_on != "nothing"):
-                    rows.append((f"{stage} {training.name}", partial(work, training)))
     return rows

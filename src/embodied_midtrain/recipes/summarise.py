@@ -26,26 +26,30 @@ from embodied_midtrain.gap.measure import POOL, TARGET
 from embodied_midtrain.proximity.ranking import agreement_within, spearman, variance_between
 from embodied_midtrain.proximity.select import read_selection
 from embodied_midtrain.recipes.audited import audited
+from embodied_midtrain.recipes.inputs import pool_place
 from embodied_midtrain.recipes.layout import Layout
 from embodied_midtrain.recipes.recipe import Recipe
-from embodied_midtrain.recipes.results import closed_loop
+from embodied_midtrain.recipes.results import by_benchmark, closed_loop
 from embodied_midtrain.report import summary as doc
 from embodied_midtrain.sources.places import absolute
 
 
-def summarise(layout: Layout, recipe: Recipe, stages: tuple[doc.StageTime, ...], command: str) -> doc.Summary:
-    """What a run has measured so far."""
+def summarise(
+    layout: Layout, recipe: Recipe, stages: tuple[doc.StageTime, ...], command: str, scale: float = 1.0
+) -> doc.Summary:
+    """What a run has measured so far; `scale` is what the counts of `recipe` were multiplied by."""
     pool = _pool(layout)
     groups = {source.name: source.group for source in pool.sources} if pool else {}
-    loop = closed_loop(layout, recipe)
+    loop, benchmarks = closed_loop(layout, recipe), by_benchmark(layout, recipe)
+    played = not any(one.waiting for one in benchmarks) if benchmarks else bool(loop.variants)
     reported = _finished(layout.report) is not None or all(s.state == "done" for s in stages)
     return doc.Summary(
         name=recipe.name,
         seed=recipe.seed,
         created=datetime.now(UTC).replace(microsecond=0).isoformat(),
         machine=machine(),
-        state="done" if reported and loop.variants else "partial",
-        benchmark=f"{recipe.rollout.benchmark} ({len(recipe.rollout.tasks)} tasks, image and instruction only)",
+        state="done" if reported and played else "partial",
+        benchmark=_where(recipe),
         stages=stages,
         pool=pool,
         target=_target(layout),
@@ -62,14 +66,22 @@ def summarise(layout: Layout, recipe: Recipe, stages: tuple[doc.StageTime, ...],
         variants=loop.variants,
         comparisons=loop.comparisons,
         videos=loop.videos,
+        benchmarks=benchmarks,
+        scale=scale,
         faults=tuple(f"{s.name}: {s.note}" for s in stages if s.state == "failed"),
         files=_files(layout, recipe),
         provenance=_provenance(layout, recipe, command),
     )
 
 
+def _where(recipe: Recipe) -> str:
+    if recipe.benchmarks:
+        return ", ".join(one.title or name for name, one in recipe.benchmarks.items())
+    return f"{recipe.rollout.benchmark} ({len(recipe.rollout.tasks)} tasks, image and instruction only)"
+
+
 def _files(layout: Layout, recipe: Recipe) -> doc.Files:
-    own, images = recipe.data.pool, recipe.data.images
+    own, images = recipe.data.pool and str(pool_place(recipe, layout)), recipe.data.images
     scores = layout.selection("estimator")
     return doc.Files(
         pool=absolute(own) if own else layout.relative(layout.pool) if _finished(layout.pool) else "",
@@ -260,9 +272,14 @@ def _share(name: str, chosen: int, size: int, mixed: dict[str, Any] | None, grou
 def _training(layout: Layout, recipe: Recipe, stage: str) -> tuple[doc.TrainingFacts, ...]:
     rows = []
     # Of several training seeds the first stands for all: their curves lie over each other.
-    for training in recipe.trainings()[: len(recipe.variants)]:
-        variant = training.variant
-        done = _finished(layout.midtrained(training.name) if stage == "midtrain" else layout.policy(training.name))
+    first = recipe.trainings()[: len(recipe.variants)]
+    if stage == "midtrain":
+        made = [(training.variant, "loss", layout.midtrained(training.name)) for training in first]
+    else:
+        tunings = [tuning for tuning in recipe.tunings() if tuning.training in first]
+        made = [(t.training.variant, f"loss, {t.benchmark}".rstrip(", "), layout.policy(t.name)) for t in tunings]
+    for variant, measured, path in made:
+        done = _finished(path)
         if done is None:
             continue
         curve = read_json(done.file("curve.json"))
@@ -273,7 +290,7 @@ def _training(layout: Layout, recipe: Recipe, stage: str) -> tuple[doc.TrainingF
                 variant.name,
                 len(curve["step"]),
                 read_json(timing)["seconds"] if timing.is_file() else 0.0,
-                (doc.Curve("loss", tuple(curve["step"]), tuple(curve["loss"])),),
+                (doc.Curve(measured, tuple(curve["step"]), tuple(curve["loss"])),),
                 str(config.get("mode", config.get("method", ""))),
             )
         )

@@ -8,10 +8,10 @@ initialisations, whatever the order of the figures.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from embodied_midtrain.report.summary import Comparison, Summary, VariantResult
+from embodied_midtrain.report.summary import BenchmarkResult, Comparison, Summary, VariantResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,8 @@ def controls(summary: Summary) -> set[str]:
 
 def answer(summary: Summary) -> Answer:
     """The answer of a run, or why there is none."""
+    if summary.benchmarks:
+        return _answers(summary)
     if not summary.variants:
         return Answer(
             "No answer yet: no policy has been rolled out.",
@@ -85,6 +87,44 @@ def answer(summary: Summary) -> Answer:
     ordered = (*verdicts, *sentences) if apart is False else (*sentences, *verdicts)
     said = tuple(sentence[:1].upper() + sentence[1:] for sentence in ordered if sentence)
     return Answer(headline, said, "clear" if behind and about_reference and apart is not False else "unclear")
+
+
+def alone(summary: Summary, benchmark: BenchmarkResult) -> Summary:
+    """The run as if it had only that one of its benchmarks."""
+    return replace(
+        summary,
+        benchmark=benchmark.title,
+        benchmarks=(),
+        rollouts=benchmark.rollouts,
+        variants=benchmark.variants,
+        comparisons=benchmark.comparisons,
+        videos=benchmark.videos,
+    )
+
+
+def _answers(summary: Summary) -> Answer:
+    """Each benchmark for itself: success on one is not added to success on another."""
+    played = [one for one in summary.benchmarks if one.variants]
+    sentences = []
+    if summary.scale != 1:
+        sentences.append(
+            f"Every count was multiplied by {summary.scale:g}: this checks the recipe from end to end and says nothing "
+            "about success."
+        )
+    found = {one.name: answer(alone(summary, one)) for one in played}
+    # Of a rehearsal, nothing is to be read into the order.
+    more = {name: " ".join(one.sentences) if summary.scale == 1 else "" for name, one in found.items()}
+    sentences += [f"{one.title}: {found[one.name].headline} {more[one.name]}".rstrip() for one in played]
+    sentences += [
+        f"{one.title}: not played yet with {len(one.waiting)} policies ({one.where})."
+        for one in summary.benchmarks
+        if one.waiting
+    ]
+    headline = f"Played on {len(played)} of {len(summary.benchmarks)} benchmarks."
+    if not played:
+        return Answer(f"No answer yet: {headline[:1].lower()}{headline[1:]}", tuple(sentences), "none")
+    clear = summary.scale == 1 and any(one.tone == "clear" for one in found.values())
+    return Answer(headline, tuple(sentences), "clear" if clear else "unclear")
 
 
 def _name(summary: Summary, result: VariantResult) -> str:

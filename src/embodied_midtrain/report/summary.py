@@ -288,6 +288,8 @@ class VariantResult:
     """For readers, such as "mid-trained on selected"."""
     by_seed: tuple[float, ...] = ()
     """Success with each training seed, where there are several; the interval is that of all episodes together."""
+    length: float | None = None
+    """Mean number of subtasks done in a row, where the benchmark counts them (CALVIN's average length)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +323,24 @@ class Video:
     task: str
     success: bool
     episode: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkResult:
+    """What one benchmark of several has shown; empty where it is not played yet."""
+
+    name: str
+    title: str = ""
+    where: str = ""
+    """Where it is played, such as "vla-eval, calvin-abc-d"."""
+    waiting: tuple[str, ...] = ()
+    """Policies that it has not been played with yet."""
+    commands: tuple[str, ...] = ()
+    """What plays it with them, where the recipe does not do so by itself."""
+    rollouts: tuple[Rollouts, ...] = ()
+    variants: tuple[VariantResult, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    videos: tuple[Video, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,6 +404,12 @@ class Summary:
     """In the order in which they are to be shown; the first is the reference (off the shelf)."""
     comparisons: tuple[Comparison, ...] = ()
     videos: tuple[Video, ...] = ()
+    benchmarks: tuple[BenchmarkResult, ...] = ()
+    """Where a recipe has several robots: the results of each. The fields above are then empty: success on one is not
+    to be added to success on another."""
+    scale: float = 1.0
+    """What every count of the recipe was multiplied by: below 1 it was checked from end to end, and nothing is to be
+    concluded."""
     faults: tuple[str, ...] = ()
     """Anything else that went wrong or was left out, in words."""
     files: Files = field(default_factory=Files)

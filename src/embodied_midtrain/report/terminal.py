@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from embodied_midtrain.report.answer import answer, percent, title_of
+from embodied_midtrain.report.answer import alone, answer, percent, title_of
 from embodied_midtrain.report.summary import Rollouts, Summary, VariantResult
 
 STYLES = {"clear": "bold green", "unclear": "bold yellow", "none": "bold"}
@@ -19,6 +19,9 @@ def print_summary(summary: Summary, page: Path | None = None, console: Console |
     console = console or Console()
     if summary.rollouts:
         console.print(success_table(summary))
+    for one in summary.benchmarks:
+        if one.rollouts:
+            console.print(success_table(alone(summary, one)))
     found = answer(summary)
     # Text, not markup: names come from recipes, and brackets in them are no styles.
     console.print(Text(found.headline, style=STYLES[found.tone]))
@@ -50,7 +53,8 @@ def success_table(summary: Summary) -> Table:
 
 def _overall(result: VariantResult) -> str:
     seeds = f"\nseeds {', '.join(percent(share)[:-2] for share in result.by_seed)}" if result.by_seed else ""
-    return f"{percent(result.success)}\n{percent(result.low)[:-2]}–{percent(result.high)}{seeds}"
+    length = "" if result.length is None else f"\nlength {result.length:.3f}"
+    return f"{percent(result.success)}\n{percent(result.low)[:-2]}–{percent(result.high)}{seeds}{length}"
 
 
 def _cell(result: Rollouts) -> str:

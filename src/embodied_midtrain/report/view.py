@@ -199,6 +199,7 @@ def _groups(summary: Summary) -> dict[str, str]:
 def _variant_names(summary: Summary) -> list[str]:
     parts: Iterable[Iterable[str]] = (
         (v.variant for v in summary.variants),
+        (v.variant for b in summary.benchmarks for v in b.variants),
         (r.variant for r in summary.rollouts),
         (p.variant for p in summary.policies),
         (m.variant for m in summary.midtrain),

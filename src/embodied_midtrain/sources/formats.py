@@ -28,7 +28,8 @@ class Format:
         group: its nature, the colour of its marks in a report.
         repeats: what a second record under an id means.
         rewrite: for records of a shape of their own.
-        about: what it is and where it is to be had.
+        about: what it is.
+        home: where it is to be had.
     """
 
     kind: Kind
@@ -38,6 +39,7 @@ class Format:
     licence: str = ""
     repeats: Repeats = "skip"
     rewrite: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    home: str = ""
 
 
 _CAPTIONED = Fields(conversation=(), question=(), source=(), licence=())
@@ -48,10 +50,19 @@ FORMATS: dict[str, Format] = {
     "parquet": Format("parquet", "Parquet or Arrow tables, as Hugging Face stores data sets"),
     "folder": Format("folder", "images with NAME.txt or NAME.json beside them, or metadata.jsonl / metadata.csv"),
     "laion-400m": Format(
-        "webdataset", "LAION-400M as img2dataset fetches it (jpg, txt, json)", _CAPTIONED, "web", "CC-BY-4.0 metadata"
+        "webdataset",
+        "LAION-400M as img2dataset fetches it (jpg, txt, json)",
+        _CAPTIONED,
+        "web",
+        "CC-BY-4.0 metadata",
+        home="https://laion.ai/blog/laion-400-open-dataset/",
     ),
     "cc-12m": Format(
-        "webdataset", "Conceptual 12M, with its own or BLIP's captions, as img2dataset fetches it", _CAPTIONED, "web"
+        "webdataset",
+        "Conceptual 12M, with its own or BLIP's captions, as img2dataset fetches it",
+        _CAPTIONED,
+        "web",
+        home="https://github.com/google-research-datasets/conceptual-12m",
     ),
     "llava-665k": Format(
         "conversations",
@@ -59,6 +70,7 @@ FORMATS: dict[str, Format] = {
         Fields(source=(), coordinates="unit"),
         "general",
         repeats="number",
+        home="https://huggingface.co/datasets/liuhaotian/LLaVA-Instruct-150K",
     ),
     "vcr": Format(
         "conversations",
@@ -67,6 +79,7 @@ FORMATS: dict[str, Format] = {
         "general",
         "VCR licence",
         rewrite=vcr.rewrite,
+        home="https://visualcommonsense.com/download/",
     ),
     "refspatial": Format(
         "conversations",
@@ -74,6 +87,7 @@ FORMATS: dict[str, Format] = {
         Fields(coordinates="unit"),
         "embodied",
         repeats="number",
+        home="https://huggingface.co/datasets/JingkunAn/RefSpatial",
     ),
     "embspatial-bench": Format(
         "conversations",
@@ -87,12 +101,14 @@ FORMATS: dict[str, Format] = {
             base64=True,
         ),
         "embodied",
+        home="https://huggingface.co/datasets/FlagEval/EmbSpatial-Bench",
     ),
     "robo2vlm": Format(
         "parquet",
         "Robo2VLM-1: question, choices, correct_answer, image; hf://datasets/keplerccc/Robo2VLM-1/**/*.parquet",
         Fields(source=(), conversation=(), caption=(), answer=("correct_answer",), options=("choices",)),
         "embodied",
+        home="https://huggingface.co/datasets/keplerccc/Robo2VLM-1",
     ),
     "robopoint": Format(
         "conversations",
@@ -100,6 +116,7 @@ FORMATS: dict[str, Format] = {
         Fields(source=(), coordinates="unit"),
         "embodied",
         repeats="number",
+        home="https://huggingface.co/datasets/wentao-yuan/robopoint-data",
     ),
 }
 

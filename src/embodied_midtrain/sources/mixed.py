@@ -21,7 +21,7 @@ from embodied_midtrain.sources.conversations import ConversationPool
 from embodied_midtrain.sources.fields import Fields, Maker
 from embodied_midtrain.sources.files import FilePool
 from embodied_midtrain.sources.folder import METADATA, PICTURES, FolderPool, folders_of
-from embodied_midtrain.sources.formats import Kind, named
+from embodied_midtrain.sources.formats import FORMATS, Kind, named
 from embodied_midtrain.sources.parquet import ParquetPool
 from embodied_midtrain.sources.pictures import ImageFolder
 from embodied_midtrain.sources.places import Place, absolute, is_url, places
@@ -99,17 +99,34 @@ def open_mixed(path: Path, skips: Skips) -> MixedPool:
 
     Raises:
         ConfigError: on unknown keys and formats, and where two sources have one name.
-        StageError: where a source cannot be read at all.
+        StageError: where sources cannot be read at all: all of them, and where they are to be had.
     """
     given = structure(PoolFile, load_yaml(path), path.name)
     sources = [_below(source, path.parent) for source in given.sources]
     if not sources:
         raise ConfigError(f"{path.name} names no sources")
-    pools = [open_source(source, skips) for source in sources]
+    pools, missing = [], []
+    for source in sources:
+        try:
+            pools.append(open_source(source, skips))
+        except StageError as error:
+            missing.append(f"{source.name or _name_of(source.path)}: {error}{_to_be_had(source)}")
+    if missing:
+        lines = [f"{path.name}: {len(missing)} of {len(sources)} sources cannot be read:", *missing]
+        raise StageError("\n  ".join(lines))
     double = [name for name, count in Counter(pool.name for pool in pools).items() if count > 1]
     if double:
         raise ConfigError(f"{path.name}: two sources are called {double[0]!r}; give them names of their own")
     return MixedPool(path.stem, pools)
+
+
+def _to_be_had(source: Source) -> str:
+    """What a missing data set is, where it is, and under which licence."""
+    format = FORMATS.get(source.format)
+    if format is None or not format.home:
+        return ""
+    licence = source.licence or format.licence
+    return f" {format.about}; {format.home}" + (f" ({licence})" if licence else "")
 
 
 def _below(source: Source, folder: Path) -> Source:
