@@ -67,7 +67,7 @@ def usage() -> str:
         "Choose, mid-train and prove a better starting point for robot policies.",
         "",
     ]
-    lines += [f"  {name:<16}{text}" for name, (_, text) in COMMANDS.items()]
+    lines += [f"  {name:<18}{text}" for name, (_, text) in COMMANDS.items()]
     return "\n".join([*lines, "", EXAMPLES])
 
 
