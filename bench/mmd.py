@@ -139,9 +139,14 @@ def main() -> None:
     print(f"plain formula   {median(formula):9.1f} s   (float32 cdist; {args.pairs} pairs, scaled to {pairs})")
     if peer:
         print(f"alibi-detect    {median(peer):9.1f} s   ({args.pairs} pairs, scaled to {pairs})")
-    each = [[b / a for a, b in zip(ours, other, strict=True)] for other in (floor, formula, peer) if other]
-    said = ("share of the product's rate", "ratio to the plain formula", "ratio to alibi-detect")
-    for text, ratios in zip(said, each, strict=False):
+    others = {
+        "share of the product's rate": floor,
+        "ratio to the plain formula": formula,
+        # Not installed everywhere.
+        **({"ratio to alibi-detect": peer} if peer else {}),
+    }
+    for text, other in others.items():
+        ratios = [b / a for a, b in zip(ours, other, strict=True)]
         print(f"{text:<30}{median(ratios):6.2f}   (median of {len(ratios)}; {min(ratios):.2f} to {max(ratios):.2f})")
     print(f"largest difference from the formula in float64: {error:.1e} ({args.check} sets of {args.check_rows} rows)")
 

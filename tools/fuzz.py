@@ -1,7 +1,7 @@
 """Mutated inputs for every reader: whatever they hold, a reader gives a clear error or counts and lists a skip.
 
-    python tools/fuzz.py                        10,000 mutations of a small good file for each reader
-    python tools/fuzz.py --readers parquet --count 500 --seed 1
+    python -m tools.fuzz                        10,000 mutations of a small good file for each reader
+    python -m tools.fuzz --readers parquet --count 500 --seed 1
 
 A mutation flips, cuts, doubles or overwrites bytes of one of the input's files. Prints, for each reader, how often what
 came of it: read, some skipped, refused; or an exception that is none of ours, a crash, a hang (it then exits with 1,
@@ -301,7 +301,6 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, default=Path("runs/fuzz"))
     args = parser.parse_args()
 
-    sys.path.insert(0, str(Path(__file__).parents[1]))
     warnings.simplefilter("ignore")
     bad = 0
     for name in args.readers:

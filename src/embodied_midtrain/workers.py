@@ -6,6 +6,7 @@ also after a kill -9, because its pipe then closes.
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import traceback
@@ -115,7 +116,7 @@ def work_through(
     workers: list[Worker] = []
     at: dict[Connection, tuple[Worker, Any]] = {}
     try:
-        for _, job in zip(range(processes), waiting, strict=False):
+        for job in itertools.islice(waiting, processes):
             workers.append(Worker(factory, *arguments))
             workers[-1].send(job)
             at[workers[-1].pipe] = (workers[-1], job)

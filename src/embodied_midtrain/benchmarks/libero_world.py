@@ -101,8 +101,9 @@ class World:
         if turn.data is None:
             turn.data = self._mujoco.MjData(self.model)
         self.env.sim.data._data = turn.data
-        for place, values in zip(self._places(), turn.places, strict=False):
-            place[:] = values
+        if turn.places:
+            for place, values in zip(self._places(), turn.places, strict=True):
+                place[:] = values
         if turn.controller is not None:
             self.robot.controller, self.robot.gripper.current_action = turn.controller, turn.gripper
 

@@ -65,7 +65,7 @@ def laid_out(pool: Artifact, target: Artifact | None, limit: int, selected: Coll
     stacked = np.concatenate(features)
     finite: NDArray[np.bool_] = np.asarray(np.isfinite(stacked).all(axis=1))
     usable: list[bool] = finite.tolist()
-    kept = [key for key, fine in zip(keys, usable, strict=False) if fine]
+    kept = [key for key, fine in zip(keys, usable[: len(keys)], strict=True) if fine]
     shown = [key for key, fine in zip(names, usable[len(keys) :], strict=True) if fine]
     if len(kept) + len(shown) < 10:
         raise StageError(f"a map needs at least 10 points, there are {len(kept) + len(shown)}")

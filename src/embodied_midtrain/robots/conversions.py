@@ -73,8 +73,8 @@ def check_conversion(from_spec: ActionSpec, to_spec: ActionSpec, state: ActionSp
         specs.append(state)
     angles = 3 in (len(rotation_dimensions(from_spec)), len(rotation_dimensions(to_spec)))
     if len({bool(spec.scale) for spec in specs}) > 1 or (angles and reshaped and not from_spec.scale):
-        sides = ("given", "wanted", "state's")
-        missing = [f"the {side} spec" for spec, side in zip(specs, sides, strict=False) if not spec.scale]
+        sides = ("given", "wanted", "state's")[: len(specs)]
+        missing = [f"the {side} spec" for spec, side in zip(specs, sides, strict=True) if not spec.scale]
         raise ValueError(f"{' and '.join(missing)} does not say the units: set 'scale' (metres or radians a unit)")
     return stride
 

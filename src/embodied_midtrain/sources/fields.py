@@ -151,7 +151,7 @@ class Maker:
         options = [str(option).strip() for option in _listed(given)]
         if not 2 <= len(options) <= len(_LETTERS):
             raise BadSample("broken record", f"{len(options)} options")
-        lines = [f"{letter}. {option}" for letter, option in zip(_LETTERS, options, strict=False)]
+        lines = [f"{letter}. {option}" for letter, option in zip(_LETTERS[: len(options)], options, strict=True)]
         return "\n".join([asked, *lines]), lines[_chosen(answer, options)]
 
     def _turn(self, role: Literal["user", "assistant"], text: str) -> Turn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ def is_list(path: Place) -> bool:
         raise StageError(f"{path.text} is empty; a list or lines of conversation records were expected")
     if head.startswith(b"[") and path.suffix != ".jsonl":
         return True
-    if all(isinstance(value, Broken) for _, value in zip(range(_LINES_TRIED), read_lines(path), strict=False)):
+    if all(isinstance(value, Broken) for value in itertools.islice(read_lines(path), _LINES_TRIED)):
         raise StageError(
             f"{path.text} is not JSON: neither a list of records nor one record a line. "
             "Give a pool folder, or a .json or .jsonl file of conversations."
