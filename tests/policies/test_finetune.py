@@ -12,7 +12,7 @@ from embodied_midtrain.policies import frames, frozen
 from embodied_midtrain.policies.encoder import encode, only_layers, see
 from embodied_midtrain.policies.finetune import FinetuneConfig, finetune
 from embodied_midtrain.policies.frames import Wanted, collect
-from embodied_midtrain.policies.opening import load_actor
+from embodied_midtrain.policies.opening import load_actor, open_policy
 from embodied_midtrain.policies.preprocess import Preprocessor, random_crop
 from embodied_midtrain.policies.reader import Sight
 from tests.tiny import SPEC, Dots, backbone, folder
@@ -64,7 +64,7 @@ def test_a_saved_policy_acts_as_the_trained_one(tmp_path):
     model = backbone("compact")
     artifact = finetune(tmp_path / "out", FinetuneConfig(**SMALL), backbone=model, demos=Dots())
     assert artifact.path == tmp_path / "out"
-    saved = load_actor(tmp_path / "out")
+    saved = open_policy(tmp_path / "out")
     trained, reloaded = model.base.state_dict(), saved.backbone.base.state_dict()
     assert all(torch.equal(trained[name], reloaded[name]) for name in trained)
     fresh = backbone("compact").base.state_dict()

@@ -97,7 +97,7 @@ def midtrain(
                 with atomic_path(run.file("model")) as folder:
                     backbone.save(folder)
                 write_atomic(run.file("curve.json"), curve(losses))
-                run.finish(_counts(mixture, config))
+                run.finish({"base": backbone.name, **_counts(mixture, config)})
             team.wait()
         artifact = run.artifact()
     if team.first:

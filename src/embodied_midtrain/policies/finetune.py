@@ -26,7 +26,7 @@ from embodied_midtrain.policies.fast import FastTokenizer
 from embodied_midtrain.policies.flow import FlowNet
 from embodied_midtrain.policies.frames import FrameStore, Goals, Wanted, collect
 from embodied_midtrain.policies.joint import ImageText
-from embodied_midtrain.policies.opening import load_actor
+from embodied_midtrain.policies.opening import open_policy
 from embodied_midtrain.policies.policy import Policy
 from embodied_midtrain.policies.prefix import Room
 from embodied_midtrain.policies.preprocess import Preprocessor
@@ -53,7 +53,7 @@ def finetune(
     vqa: ImageText | None = None,
     overwrite: bool = False,
 ) -> Artifact:
-    """Train a policy at `out`: the folder `policy` (`opening.load_actor` reads it) and `curve.json`.
+    """Train a policy at `out`: the folder `policy` (`opening.open_policy` reads it) and `curve.json`.
 
     `backbone` is changed in place: it is the policy's afterwards. Robot-data pretraining is this on other robot data,
     alone or jointly with image-text samples, and then this again from its policy.
@@ -205,7 +205,7 @@ def finetune_command(
     """
     skips = Skips()
     opened = open_robots(demos, skips)
-    start = None if init_policy is None else load_actor(init_policy)
+    start = None if init_policy is None else open_policy(init_policy)
     if start is not None and (random_language is not None or backbone != COMPACT):
         raise ValueError("--init-policy brings its own backbone: leave --backbone and --random-language out")
     loaded = start.backbone if start is not None else load_backbone(backbone, random_language=random_language)

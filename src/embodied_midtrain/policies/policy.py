@@ -71,6 +71,11 @@ class Policy:
     def size(self) -> int:
         return self.shape.camera
 
+    @property
+    def precision(self) -> torch.dtype:
+        """Of the arithmetic; a frozen policy's backbone computes as its weights are."""
+        return torch.float32 if self.shape.mode == "frozen" else pick_precision("auto", self.backbone.device)
+
     def predict(self, rows: Sequence[Rendered]) -> Answer:
         """Rows of the preprocessor (of `with_vision`) to the head's answer."""
         return self.net.answer(self.backbone, rows)
@@ -81,9 +86,7 @@ class Policy:
         self.net.eval()
         self.backbone.model.eval()
         rows = self.preprocessor.render(self.backbone, frames, instructions)
-        device = self.backbone.device
-        half = self.shape.mode != "frozen" and pick_precision("auto", device) is torch.bfloat16
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        with torch.autocast(self.backbone.device.type, torch.bfloat16, enabled=self.precision is torch.bfloat16):
             arm, logits = self.predict(rows)
         closed = None if logits is None else (logits > 0).cpu().numpy()
         return self.codec.decode(arm.float().cpu().numpy(), closed)

@@ -54,11 +54,10 @@ def write_card(midtrained: Artifact, told: Told, *, title: str) -> str:
         StageError: where an artifact is not of this model or not what it should be.
     """
     kind = str(read_json(midtrained.file("model/config.json")).get("model_type", ""))
-    base = told.base or midtrained.manifest.get("base")
     parts = [
-        _front(told, base, kind),
+        _front(told, kind),
         f"# {title}\n",
-        _what(midtrained, base),
+        _what(midtrained, told.base or midtrained.counts.get("base")),
         _data(midtrained, told),
         _settings(midtrained, told),
         _losses(midtrained),
@@ -69,7 +68,7 @@ def write_card(midtrained: Artifact, told: Told, *, title: str) -> str:
     return "\n".join(parts)
 
 
-def _front(told: Told, base: str | None, kind: str) -> str:
+def _front(told: Told, kind: str) -> str:
     front: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "image-text-to-text",
@@ -77,8 +76,9 @@ def _front(told: Told, base: str | None, kind: str) -> str:
     }
     if told.licence:
         front["license"] = told.licence
-    if base and base != "compact" and kind != OWN_KIND:
-        front["base_model"] = base
+    # Only what the user says is a name on the hub: the label of a folder looks like one.
+    if told.base and told.base != "compact" and kind != OWN_KIND:
+        front["base_model"] = told.base
         front["base_model_relation"] = "finetune"
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n"
 
