@@ -8,6 +8,8 @@ what. The policy is the one after the last step: which checkpoint is evaluated i
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -53,7 +55,8 @@ def finetune(
     vqa: ImageText | None = None,
     overwrite: bool = False,
 ) -> Artifact:
-    """Train a policy at `out`: the folder `policy` (`opening.open_policy` reads it) and `curve.json`.
+    """Train a policy at `out`: the folder `policy` (`opening.open_policy` reads it) and `curve.json`, and
+    one folder more for each of `config.milestones`.
 
     `backbone` is changed in place: it is the policy's afterwards. Robot-data pretraining is this on other robot data,
     alone or jointly with image-text samples, and then this again from its policy.
@@ -134,7 +137,9 @@ def finetune(
             else:
                 joint = None if vqa is None else queried.beside(run, backbone, vqa, config)
                 trainee = queried.trainee(policy, store, config, joint)
-            losses = train(run, trainee, config, f"finetune ({config.mode})")
+            whole = partial(queried.merged, policy, store) if config.mode == "lora" else lambda: policy
+            after = {step: partial(_keep, whole, run.file(f"milestones/{step}")) for step in config.milestones}
+            losses = train(run, trainee, config, f"finetune ({config.mode})", after=after)
             if config.mode == "lora":
                 queried.merge(policy, store)
             with atomic_path(run.file("policy")) as folder:
@@ -149,6 +154,12 @@ def finetune(
     for folder in (out / PARTS / "frames", out / FOLDER):
         shutil.rmtree(folder, ignore_errors=True)
     return artifact
+
+
+def _keep(whole: Callable[[], Policy], place: Path) -> None:
+    """Save what the policy is now, in the middle of its training."""
+    with atomic_path(place) as folder:
+        whole().save(folder)
 
 
 def fitted_codec(demos: Robots, store: FrameStore) -> ActionCodec:
