@@ -150,7 +150,7 @@ def test_bad_and_long_samples_are_skipped_counted_and_replaced(tmp_path):
 
 def test_nothing_usable_is_an_error(tmp_path):
     rows = [question("books", "0", Picture(data=b""), "What?", "a book")]
-    with pytest.raises(StageError, match="no sample of the selection can be used"):
+    with pytest.raises(StageError, match=r"no sample of the selection can be used \(skipped: 1 empty image\)"):
         midtrain(
             tmp_path / "out",
             MidtrainConfig(**SMALL),
