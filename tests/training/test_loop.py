@@ -25,8 +25,9 @@ def start(folder, seconds):
 def test_a_killed_run_ends_with_the_same_bytes_as_one_left_alone(tmp_path):
     assert start(tmp_path / "whole", 0).wait() == 0
     process = start(tmp_path / "killed", 0.05)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
+    # On a busy machine the imports alone take a minute.
+    deadline = time.monotonic() + 300
+    while process.poll() is None and time.monotonic() < deadline:
         found = checkpoint.latest(tmp_path / "killed" / CHECKPOINTS)
         if found is not None and int(found.name[5:]) >= 7:
             break
