@@ -69,6 +69,8 @@ def test_the_card_says_what_the_artifacts_know(made, tmp_path):
     assert "| captions (12, " in card and artifact.manifest["packages"]["torch"] in card
     losses = json.loads(artifact.file("curve.json").read_text())["loss"]
     assert f"{losses[0]:.3f} (mean of the first 1) to {losses[-1]:.3f}" in card
+    unsaid = write_card(artifact, Told(), title="small")
+    assert f"(`{artifact.counts['base']}`)" in unsaid and "base_model" not in unsaid
     # Nothing of this machine.
     assert str(tmp_path) not in card and str(Path.home()) not in card
 

@@ -102,7 +102,7 @@ def midtrain(
                     backbone.save(folder)
                 write_atomic(run.file("curve.json"), curve(losses))
                 run.skips.rows.extend(reader.rows)
-                run.finish(_counts(mixture, config))
+                run.finish({"base": backbone.name, **_counts(mixture, config)})
             team.wait()
         artifact = run.artifact()
     if team.first:

@@ -69,15 +69,18 @@ class Policy:
     def size(self) -> int:
         return self.shape.camera
 
+    @property
+    def precision(self) -> torch.dtype:
+        """Of the arithmetic; a frozen policy's backbone computes as its weights are."""
+        return torch.float32 if self.shape.mode == "frozen" else pick_precision("auto", self.backbone.device)
+
     @torch.inference_mode()
     def act(self, frames: NDArray[np.uint8], instructions: list[str]) -> NDArray[np.float32]:
         """Frames [n, h, w, 3] and n instructions to actions [n, chunk, width], in the spec's units and bounds."""
         self.net.eval()
         self.backbone.model.eval()
         rows = self.preprocessor.render(self.backbone, frames, instructions)
-        device = self.backbone.device
-        half = self.shape.mode != "frozen" and pick_precision("auto", device) is torch.bfloat16
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        with torch.autocast(self.backbone.device.type, torch.bfloat16, enabled=self.precision is torch.bfloat16):
             arm, logits = self.net.answer(self.backbone, rows)
         closed = None if logits is None else (logits > 0).cpu().numpy()
         return self.codec.decode(arm.float().cpu().numpy(), closed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,6 +95,13 @@ def merge(policy: Policy, store: FrameStore) -> None:
     pictures = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
     rows = policy.preprocessor.render(policy.backbone, pictures, store.instructions[:1] * 2)
     merge_lora(policy.backbone.base, lambda: policy.net.probe(policy.backbone, rows))
+
+
+def merged(policy: Policy, store: FrameStore) -> Policy:
+    """A copy with LoRA folded in; the policy itself can go on learning."""
+    copied = copy.deepcopy(policy)
+    merge(copied, store)
+    return copied
 
 
 class Batches:

@@ -57,7 +57,7 @@ def write_card(midtrained: Artifact, told: Told, *, title: str) -> str:
     parts = [
         _front(told, kind),
         f"# {title}\n",
-        _what(midtrained, told.base),
+        _what(midtrained, told.base or midtrained.counts.get("base")),
         _data(midtrained, told),
         "\n".join([*settings(midtrained), "", "Next-token loss on the answers only.", ""]),
         _losses(midtrained),
@@ -76,6 +76,7 @@ def _front(told: Told, kind: str) -> str:
     }
     if told.licence:
         front["license"] = told.licence
+    # Only what the user says is a name on the hub: the label of a folder looks like one.
     if told.base and told.base != "compact" and kind != OWN_KIND:
         front["base_model"] = told.base
         front["base_model_relation"] = "finetune"

@@ -136,6 +136,7 @@ def train(
     team: Team = ALONE,
     tracker: Tracker | None = None,
     peak: float | None = None,
+    after: Mapping[int, Callable[[], None]] | None = None,
 ) -> list[float]:
     """Train to `config.steps`, from the latest checkpoint where there is one; returns the loss of every step.
 
@@ -146,6 +147,8 @@ def train(
     Args:
         team: the processes that train together; all of them call this.
         peak: operations a second of this device (`training.peak`), for model-flops use.
+        after: what to do when so many steps are done, with the weights that the result would have then; perhaps again
+            after a kill.
 
     Raises:
         StageError: where a loss or gradient is not finite, or memory runs out. The state before that step is kept.
@@ -194,6 +197,9 @@ def train(
             if averages is not None:
                 averages.update(trainee.weights, step)
             losses.append(work.loss)
+            if after is not None and step + 1 in after:
+                with averages.in_place_of(trainee.weights) if averages is not None else contextlib.nullcontext():
+                    after[step + 1]()
             record = {"step": step, "loss": work.loss, "lr": rate, "norm": norm}
             record |= speed.of(work.size, work.operations, time.perf_counter() - started, trainee.waited() - waited)
             bar.advance()
