@@ -238,6 +238,11 @@ class Artifact:
             )
         return cls(path, manifest)
 
+    @classmethod
+    def given(cls, path: Path | None, stage: str) -> Artifact | None:
+        """`open`, where a command was given the folder."""
+        return None if path is None else cls.open(path, stage)
+
     @property
     def fingerprint(self) -> str:
         """Changes with the inputs, the settings or the bytes of the result."""

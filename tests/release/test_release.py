@@ -86,8 +86,9 @@ def test_what_does_not_belong_to_it_is_refused(made, tmp_path):
         export_model(tmp_path / "out", selection, Told())
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").touch()
-    with pytest.raises(StageError, match="is not empty"):
-        export_model(tmp_path / "full", artifact, Told())
+    for taken in ("full", "full/mine.txt"):
+        with pytest.raises(StageError, match="is not an empty folder"):
+            export_model(tmp_path / taken, artifact, Told())
 
 
 def test_transformers_alone_loads_an_exported_backbone(made, tmp_path):

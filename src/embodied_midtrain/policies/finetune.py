@@ -131,11 +131,10 @@ def finetune(
             if head is not None:
                 take_over(head, shape, net)
             policy = Policy(backbone, shape, preprocessor, codec, net)
-            joint = None
+            joint = None if vqa is None else queried.beside(run, backbone, vqa, config)
             if config.mode == "frozen":
                 trainee = frozen.trainee(policy, store, config)
             else:
-                joint = None if vqa is None else queried.beside(run, backbone, vqa, config)
                 trainee = queried.trainee(policy, store, config, joint)
             whole = partial(queried.merged, policy, store) if config.mode == "lora" else lambda: policy
             after = {step: partial(_keep, whole, run.file(f"milestones/{step}")) for step in config.milestones}
@@ -222,8 +221,7 @@ def finetune_command(
     loaded = start.backbone if start is not None else load_backbone(backbone, random_language=random_language)
     if vqa_pool is None and (vqa_selection is not None or vqa_images is not None):
         raise ValueError("--vqa-selection and --vqa-images say what to take of --vqa-pool: give it too")
-    chosen = None if vqa_selection is None else Artifact.open(vqa_selection, "select")
-    vqa = None if vqa_pool is None else ImageText(vqa_pool, chosen, vqa_images)
+    vqa = None if vqa_pool is None else ImageText(vqa_pool, Artifact.given(vqa_selection, "select"), vqa_images)
     artifact = finetune(
         out,
         config,

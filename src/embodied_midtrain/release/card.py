@@ -59,7 +59,7 @@ def write_card(midtrained: Artifact, told: Told, *, title: str) -> str:
         f"# {title}\n",
         _what(midtrained, told.base or midtrained.counts.get("base")),
         _data(midtrained, told),
-        _settings(midtrained, told),
+        "\n".join([*settings(midtrained), "", "Next-token loss on the answers only.", ""]),
         _losses(midtrained),
         *_results(midtrained, told),
         _loading(kind),
@@ -137,11 +137,10 @@ def _selected_licences(midtrained: Artifact, told: Told) -> Iterator[tuple[str, 
         yield sample.source, " ".join(sample.licence.replace("|", "/").split())
 
 
-def _settings(midtrained: Artifact, told: Told) -> str:
-    config = midtrained.manifest["config"]
-    lines = ["## Training", "", "| setting | value |", "|---|---|"]
-    lines += [f"| {name} | {_shown(value)} |" for name, value in sorted(config.items())]
-    return "\n".join([*lines, "", "Next-token loss on the answers only.", ""])
+def settings(trained: Artifact) -> list[str]:
+    """How it was trained: the lines of a table."""
+    rows = [f"| {name} | {_shown(value)} |" for name, value in sorted(trained.manifest["config"].items())]
+    return ["## Training", "", "| setting | value |", "|---|---|", *rows]
 
 
 def _shown(value: Any) -> str:
@@ -206,10 +205,12 @@ def _loading(kind: str) -> str:
 
 
 def _versions(midtrained: Artifact) -> str:
-    manifest = midtrained.manifest
+    inputs = ", ".join(f"{name} {own}" for name, own in midtrained.manifest["inputs"].items())
+    return f"{versions(midtrained)} Artifact {midtrained.fingerprint}; inputs: {inputs}.\n"
+
+
+def versions(made: Artifact) -> str:
+    """Of what it was made with."""
+    manifest = made.manifest
     packages = ", ".join(f"{name} {version}" for name, version in manifest["packages"].items())
-    return (
-        f"## Versions\n\nembodied-midtrain {manifest['code']}, Python {manifest['python']}, {packages}. Artifact "
-        f"{midtrained.fingerprint}; inputs: "
-        f"{', '.join(f'{name} {own}' for name, own in manifest['inputs'].items())}.\n"
-    )
+    return f"## Versions\n\nembodied-midtrain {manifest['code']}, Python {manifest['python']}, {packages}."
