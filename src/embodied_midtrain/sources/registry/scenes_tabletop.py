@@ -16,10 +16,11 @@ from embodied_midtrain.artifacts import Skips
 from embodied_midtrain.samples import Sample
 from embodied_midtrain.simulation.camera import FreeCamera
 from embodied_midtrain.simulation.rendering import SceneRenderer, prepare_mujoco
+from embodied_midtrain.simulation.shapes import surface_points
 from embodied_midtrain.sources.registry.scenes_asking import SIDE, ask_all
 from embodied_midtrain.sources.registry.scenes_assets import asset_root, light_texture, visual_parts
 from embodied_midtrain.sources.registry.scenes_catalogue import CATALOGUE, Entry
-from embodied_midtrain.sources.registry.scenes_truth import Points, Scene, Thing, surface_points
+from embodied_midtrain.sources.registry.scenes_truth import Points, Scene, Thing
 
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.85, 0.08, 0.08),
