@@ -140,13 +140,10 @@ def _samples(
                 except BadEpisode as error:
                     skips.add(error.reason, f"{trace.id}/{moment.step}", error.detail)
                     break
-                sample = _sample(moment, asked, phrasing, pictures)
-                if rewrite is not None:
-                    sample = _rewritten(sample, rewrite, skips)
-                    if sample is None:
-                        continue
-                rows.append(_row(moment, asked, sample))
-                yield sample
+                sample = _rewritten(_sample(moment, asked, phrasing, pictures), rewrite, skips)
+                if sample is not None:
+                    rows.append(_row(moment, asked, sample))
+                    yield sample
 
 
 def _checked(trace: Trace, skips: Skips) -> Trace:
@@ -178,7 +175,9 @@ def _sample(moment: Moment, asked: Asked, phrasing: str, pictures: tuple[Picture
     return Sample(f"{PREFIX}{CATEGORY[asked.kind]}", id, pictures, turns, "", moment.trace.task)
 
 
-def _rewritten(sample: Sample, rewrite: Rewrite, skips: Skips) -> Sample | None:
+def _rewritten(sample: Sample, rewrite: Rewrite | None, skips: Skips) -> Sample | None:
+    if rewrite is None:
+        return sample
     try:
         found = rewrite(sample)
         if found is None:
