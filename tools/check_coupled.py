@@ -75,8 +75,7 @@ class Witness:
     def __init__(self, truth: Any, size: int) -> None:
         self.mujoco = prepare_mujoco()
         self.truth, self.model, self.data = truth, truth._model, truth._data
-        self.colour, self.ids = (require("mujoco", "sim").Renderer(self.model, size, size) for _ in range(2))
-        self.ids.enable_segmentation_rendering()
+        self.renderer = require("mujoco", "sim").Renderer(self.model, size, size)
         self.places: list[np.ndarray] = []
         self.holding: list[set[int]] = []
         self.facts: list[Fact] = []
@@ -113,9 +112,11 @@ class Witness:
     def _fact(self) -> Fact:
         shown, camera, ball = {}, {}, {}
         for view in self.truth.views:
-            self.ids.update_scene(self.data, self._camera(view))
-            shown[view] = self.ids.render().copy()
-            pair = self.ids.scene.camera
+            self.renderer.enable_segmentation_rendering()
+            self.renderer.update_scene(self.data, self._camera(view))
+            shown[view] = self.renderer.render().copy()
+            self.renderer.disable_segmentation_rendering()
+            pair = self.renderer.scene.camera
             gl = self.mujoco.mjv_averageCamera(pair[0], pair[1])
             size = shown[view].shape[:2]
             camera[view] = _seen_by(gl, size)
@@ -125,8 +126,8 @@ class Witness:
 
     def _ball(self, view: str) -> np.ndarray | None:
         """Nothing but a ball, drawn where the gripper is."""
-        self.colour.update_scene(self.data, self._camera(view))
-        scene = self.colour.scene
+        self.renderer.update_scene(self.data, self._camera(view))
+        scene = self.renderer.scene
         scene.ngeom = 1
         geom = scene.geoms[0]
         kind, eye = self.mujoco.mjtGeom.mjGEOM_SPHERE, np.eye(3).ravel()
@@ -135,8 +136,8 @@ class Witness:
         )
         geom.emission = 1.0
         scene.flags[self.mujoco.mjtRndFlag.mjRND_SKYBOX] = 0
-        where = np.argwhere(self.colour.render()[..., 0] > 60)
-        size = self.colour.height
+        where = np.argwhere(self.renderer.render()[..., 0] > 60)
+        size = self.renderer.height
         if not len(where) or where.min() == 0 or where.max() == size - 1:
             return None
         return (where.mean(0)[::-1] + 0.5) / size
@@ -173,8 +174,7 @@ class Witness:
         return low, high
 
     def close(self) -> None:
-        self.colour.close()
-        self.ids.close()
+        self.renderer.close()
 
 
 def _seen_by(gl: Any, size: tuple[int, int]) -> Any:
