@@ -19,7 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embodied_midtrain.artifacts import PARTS, Artifact, StageError, StageRun, open_stage, write_atomic
-from embodied_midtrain.benchmarks.protocol import Benchmark, Simulation, chosen_tasks, open_benchmark, training_state
+from embodied_midtrain.benchmarks.protocol import (
+    Benchmark,
+    Simulation,
+    Truthful,
+    chosen_tasks,
+    open_benchmark,
+    training_state,
+)
+from embodied_midtrain.coupled.recording import Recorder
 from embodied_midtrain.episodes import Episode
 from embodied_midtrain.extras import require
 from embodied_midtrain.progress import progress_bar
@@ -59,6 +67,9 @@ class DemosConfig:
     benchmark: str = "metaworld"
     """Which simulator: metaworld, one of its own with an instruction that decides (metaworld_named, metaworld_sorting,
     metaworld_sorting_shuffled), or libero_spatial, libero_object, libero_goal, libero_10, libero_90."""
+    truth_every: int | None = None
+    """Also record what is true of the scene, with pictures of the wrist's camera, at every so many steps: what
+    `emt couple` makes questions from."""
 
     def check(self) -> None:
         """Raise `ValueError` on settings that cannot be recorded with."""
@@ -66,6 +77,8 @@ class DemosConfig:
             raise ValueError(f"episodes {self.episodes} and attempts {self.attempts} must be at least 1, for each task")
         if strangers := set(self.episodes_of) - set(self.tasks):
             raise ValueError(f"episodes_of names tasks that are not recorded: {', '.join(sorted(strangers))}")
+        if self.truth_every is not None and self.truth_every < 1:
+            raise ValueError(f"truth_every {self.truth_every}: wanted 1 or more, or none")
         if not 16 <= self.size <= 1024:
             raise ValueError(f"size {self.size}: frames of 16 to 1024 pixels can be drawn")
         if not 0 <= self.noise_memory < 1 or not 0 <= self.disturbed <= 1 or self.noise < 0 or self.after_success < 0:
@@ -87,6 +100,7 @@ def demos_command(out: Path, config: DemosConfig = DemosConfig(), processes: int
         emt demos --out runs/demos --tasks reach-v3 drawer-open-v3 --episodes-of reach-v3 150
         emt demos --out runs/demos --tasks assembly-v3 --no-binary-gripper
         emt demos --out runs/libero --benchmark libero_object --tasks 0 1 2 3 --episodes 50 --size 224
+        emt demos --out runs/told --tasks pick-place-v3 --truth-every 10
 
     Args:
         out: folder for the result.
@@ -237,6 +251,8 @@ def _record_part(
                     observations={"proprioception": recorded.proprioception},
                     attributes={"initial_state": recorded.state, "noise": recorded.noise},
                 )
+                if recorded.truth is not None:
+                    recorded.truth.write(data[f"demo_{number}"], benchmark.spec.rate)
                 counts["episodes"] += 1
                 counts["frames"] += len(recorded.episode.actions)
                 break
@@ -259,6 +275,7 @@ class _Recorded:
     proprioception: NDArray[np.float32]
     state: int
     noise: float
+    truth: Recorder | None
 
 
 def _attempts(
@@ -277,6 +294,7 @@ def _record_episode(
     random = np.random.default_rng([config.seed, state])
     gripper = benchmark.spec.gripper
     simulation.reset(state)
+    truth = _recorder(simulation, config)
     frames: list[NDArray[np.uint8]] = []
     wanted: list[NDArray[np.float32]] = []
     arm: list[NDArray[np.float32]] = []
@@ -287,6 +305,8 @@ def _record_episode(
         if gripper is not None and config.binary_gripper:
             action[gripper] = 1.0 if action[gripper] > 0 else -1.0
         frames.append(simulation.frame())
+        if truth is not None:
+            truth.step(frames[-1])
         wanted.append(action)
         arm.append(simulation.proprioception())
         executed = action
@@ -309,4 +329,13 @@ def _record_episode(
         return None
     # The instruction is chosen by whoever numbers the episodes.
     episode = Episode(str(state), task, task, np.stack(frames), np.stack(wanted))
-    return _Recorded(episode, np.stack(arm), state, noise)
+    return _Recorded(episode, np.stack(arm), state, noise, truth)
+
+
+def _recorder(simulation: Simulation, config: DemosConfig) -> Recorder | None:
+    """Raises: StageError, where truth is wanted of a simulator that cannot tell it."""
+    if config.truth_every is None:
+        return None
+    if not isinstance(simulation, Truthful):
+        raise StageError(f"{config.benchmark} cannot say what is true of its scenes: leave --truth-every out")
+    return Recorder(simulation.truth(), config.truth_every)

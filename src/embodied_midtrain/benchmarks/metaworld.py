@@ -14,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embodied_midtrain.benchmarks.metaworld_tasks import MT10, PLAIN, instructions_for
+from embodied_midtrain.benchmarks.metaworld_things import FORWARD, OPEN, WRIST_CAMERA, gripper_of, props_of
 from embodied_midtrain.benchmarks.protocol import Instructions, check_tasks
 from embodied_midtrain.episodes import ActionSpec
 from embodied_midtrain.extras import require
 from embodied_midtrain.simulation.camera import FreeCamera
 from embodied_midtrain.simulation.rendering import SceneRenderer, prepare_mujoco
+from embodied_midtrain.simulation.truth import AGENT, WRIST, Truth
 
 CAMERA = FreeCamera(lookat=(0.0, 0.68, 0.13), distance=0.95, azimuth=130.0, elevation=-30.0)
 """Close to the table, over the arm's shoulder: gripper, objects and goals of all tasks are in view."""
@@ -84,7 +86,7 @@ class MetaWorldSimulation:
         self._env.__dict__.pop("sawyer_observation_space", None)
         self._env.max_path_length = 1_000_000  # The horizon is the caller's to keep.
         self._renderer: SceneRenderer | None = None
-        self._size, self._camera = size, camera
+        self._task, self._size, self._camera = task, size, camera
         self._seen: NDArray[np.float64] | None = None
 
     def reset(self, state: int) -> None:
@@ -98,9 +100,25 @@ class MetaWorldSimulation:
         return bool(info["success"])
 
     def frame(self) -> NDArray[np.uint8]:
+        return self._drawer().render(self._env.data)
+
+    def _drawer(self) -> SceneRenderer:
         if self._renderer is None:
             self._renderer = SceneRenderer(self._env.model, (self._size, self._size), self._camera)
-        return self._renderer.render(self._env.data)
+        return self._renderer
+
+    def truth(self) -> Truth:
+        """See `protocol.Truthful`."""
+        model = self._env.model
+        views: dict[str, FreeCamera | str] = {AGENT: self._camera, WRIST: WRIST_CAMERA}
+        props = props_of(self._task, model, self.names())
+        return Truth(
+            model, self._env.data, self._drawer(), views, props, gripper_of(model), forward=FORWARD, opening=OPEN
+        )
+
+    def names(self) -> dict[str, str]:
+        """What bodies are called that Meta-World's own scenes do not have."""
+        return {}
 
     def expert(self) -> NDArray[np.float32]:
         assert self._seen is not None, "reset first"

@@ -104,6 +104,9 @@ class ChoiceSimulation(MetaWorldSimulation, ABC):
         wanted = np.array([top[0], top[1], height]) - hand
         return np.append(np.clip(wanted * 25.0, -1, 1), -1.0).astype(np.float32)
 
+    def names(self) -> dict[str, str]:
+        return {f"solid-{number}": f"{solid.colour} {solid.form}" for number, solid in enumerate(self.solids)}
+
     def start(self) -> bytes:
         told = repr((self.solids, np.round(self.tops, 6).tolist())).encode()
         return hashlib.sha256(super().start() + told).digest()[:8]

@@ -10,12 +10,13 @@ import difflib
 import importlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embodied_midtrain.episodes import ActionSpec
+from embodied_midtrain.simulation.truth import Truth
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,15 @@ class Simulation(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Truthful(Protocol):
+    """A simulation that can also say what is true of its scene, for questions about it (`emt couple`)."""
+
+    def truth(self) -> Truth:
+        """A live view, good until the next `reset`."""
+        ...
 
 
 class Benchmark(Protocol):

@@ -163,7 +163,7 @@ class Hdf5Robots:
         specs: dict[Path, ActionSpec] = {}
         for path in self.paths:
             with self._opened(path) as file:
-                if file is not None and _demos(file):
+                if file is not None and demo_names(file):
                     specs[path] = _spec(file, path, spec)
         if not specs:
             raise StageError(_no_frames(self.name, skips))
@@ -180,7 +180,7 @@ class Hdf5Robots:
         given = 0
         for path in self.paths:
             with self._opened(path) as file:
-                for demo in _demos(file) if file is not None else ():
+                for demo in demo_names(file) if file is not None else ():
                     identity = f"{path.stem}/{demo}"
                     try:
                         episode = self._read(file, path, demo, identity)
@@ -237,7 +237,7 @@ class Hdf5Robots:
             pictures = group["obs"][_camera(group["obs"], self._camera, identity)]
             frames = pictures[()] if pictures.dtype == np.uint8 else None
             actions = group["actions"][()]
-            instruction = _instruction(file["data"], group)
+            instruction = instruction_of(file["data"], group)
             success = bool(group.attrs.get("success", True))
             state = _joined(group["obs"], self._state) if self._state is not None else None
         except BadEpisode:  # A ValueError too.
@@ -279,7 +279,7 @@ def _number(demo: str) -> tuple[int, str]:
     return (int(digits.group()) if digits else -1, demo)
 
 
-def _demos(file: Any) -> list[str]:
+def demo_names(file: Any) -> list[str]:
     """Names of the groups of `data`, and of whatever is too damaged to say what it is."""
 
     def is_group(name: str) -> bool:
@@ -323,7 +323,7 @@ def _json(value: Any) -> dict[str, Any]:
     return {}
 
 
-def _instruction(data: Any, demo: Any) -> str:
+def instruction_of(data: Any, demo: Any) -> str:
     """The demo's own, LIBERO's for the file, or robomimic's `lang`."""
     words = (
         _text(demo.attrs.get("instruction")),
@@ -343,7 +343,7 @@ def _spec(file: Any, path: Path, given: ActionSpec | None) -> ActionSpec:
             raise StageError(f"{path}: the attribute data.action_spec is no action spec: {error}") from error
     if given is not None:
         return given
-    for demo in _demos(file):
+    for demo in demo_names(file):
         actions = file["data"][demo].get("actions")
         if actions is not None and getattr(actions, "ndim", 0) == 2:
             if actions.shape[1] == ROBOSUITE_POSE.width and "env_args" in attributes:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from embodied_midtrain.artifacts import StageError
 from embodied_midtrain.extras import require
-from embodied_midtrain.simulation.camera import FreeCamera
+from embodied_midtrain.simulation.camera import FreeCamera, Pinhole
 
 RENDERING_PACKAGES = ("libegl1", "libgl1", "libgl1-mesa-dri")
 """What a bare Debian machine lacks (`apt-get install`)."""
@@ -104,7 +104,7 @@ class SceneRenderer:
         return self._draw(data, camera)
 
     def segmentation(self, data: Any, camera: FreeCamera | str | None = None) -> NDArray[np.int32]:
-        """The id of the geom seen at each pixel, -1 where there is none: [height, width]."""
+        """The id of the geom seen at each pixel, -2 - id of a site, -1 where there is neither: [height, width]."""
         flags, colours = (
             self._scene.flags,
             (self._mujoco.mjtRndFlag.mjRND_SEGMENT, self._mujoco.mjtRndFlag.mjRND_IDCOLOR),
@@ -116,12 +116,25 @@ class SceneRenderer:
         finally:
             for flag in colours:
                 flags[flag] = 0
-        geom_of = np.full(self._scene.ngeom + 1, -1, np.int32)
+        shown = np.full(self._scene.ngeom + 1, -1, np.int32)
         for drawn in self._scene.geoms[: self._scene.ngeom]:
             if drawn.segid >= 0 and drawn.objtype == self._mujoco.mjtObj.mjOBJ_GEOM:
-                geom_of[drawn.segid + 1] = drawn.objid
+                shown[drawn.segid + 1] = drawn.objid
+            elif drawn.segid >= 0 and drawn.objtype == self._mujoco.mjtObj.mjOBJ_SITE:
+                shown[drawn.segid + 1] = -2 - drawn.objid
         # MuJoCo writes the number of the drawn thing into the colour, 0 for none.
-        return geom_of[frame @ np.array([1, 256, 65536], np.int32)]
+        return shown[frame @ np.array([1, 256, 65536], np.int32)]
+
+    def pinhole(self, data: Any, camera: FreeCamera | str | None = None) -> Pinhole:
+        """What geometry pictures of `data` have."""
+        size, camera = (self._viewport.height, self._viewport.width), camera or self._camera
+        if isinstance(camera, FreeCamera):
+            return camera.pinhole(size)
+        number = self._model.camera(camera).id
+        # MuJoCo's cameras look along their negative z.
+        right, up, back = data.cam_xmat[number].reshape(3, 3).T
+        fovy, position = float(self._model.cam_fovy[number]), data.cam_xpos[number].copy()
+        return Pinhole.of_fovy(fovy, size, position, np.stack([right, up, -back]))
 
     def _draw(self, data: Any, camera: FreeCamera | str | None) -> NDArray[np.uint8]:
         mujoco, camera = self._mujoco, camera or self._camera

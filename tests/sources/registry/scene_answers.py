@@ -13,7 +13,7 @@ from rays import Rays
 from scipy.spatial import ConvexHull
 
 from embodied_midtrain.samples import REGION_MARK, Region
-from embodied_midtrain.sources.registry.scenes_questions import Question
+from embodied_midtrain.sources.asking import Question
 from embodied_midtrain.sources.registry.scenes_truth import Scene
 
 STEP = 3

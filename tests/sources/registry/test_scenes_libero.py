@@ -15,9 +15,11 @@ from rays import Rays
 from scene_answers import Witness, wrong
 
 from embodied_midtrain.artifacts import Skips
+from embodied_midtrain.sources.asking import Asker
 from embodied_midtrain.sources.registry import scenes_libero
-from embodied_midtrain.sources.registry.scenes_asking import SIDE, Asker
+from embodied_midtrain.sources.registry.scenes_asking import SIDE
 from embodied_midtrain.sources.registry.scenes_libero import SUITE, TABLES, TASKS, LiberoScenes, draw, open_room
+from embodied_midtrain.sources.registry.scenes_questions import questions
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ def test_every_answer_is_found_again_by_rays(room):
     for state in range(6):
         scene = draw(room, state, seed=2)
         witness = Witness(scene, Rays(room.model, room.data, scene.camera, SIDE), room.geoms, table)
-        for asked, phrasing in asker.pick(scene, 8):
+        for asked, phrasing in asker.pick(questions(scene), 8):
             asked_in_all += 1
             if fault := wrong(asked, phrasing, witness):
                 faults.append((scene.id, phrasing, asked.answer, fault))

@@ -20,7 +20,8 @@ from scipy.spatial import cKDTree
 
 from embodied_midtrain.artifacts import Skips
 from embodied_midtrain.samples import Sample
-from embodied_midtrain.sources.registry.scenes_asking import SIDE, Asker
+from embodied_midtrain.sources.asking import Asker
+from embodied_midtrain.sources.registry.scenes_asking import SIDE
 from embodied_midtrain.sources.registry.scenes_questions import questions
 from embodied_midtrain.sources.registry.scenes_tabletop import TabletopScenes, TabletopStage
 
@@ -47,7 +48,7 @@ def test_every_answer_is_found_again_by_rays(stage):
     for number in range(30):
         scene = stage.scene(11, number)
         witness = _witness(stage, scene)
-        for asked, phrasing in asker.pick(scene, 4):
+        for asked, phrasing in asker.pick(questions(scene), 4):
             kinds[asked.kind] += 1
             if fault := wrong(asked, phrasing, witness):
                 faults.append((scene.id, phrasing, asked.answer, fault))
@@ -115,7 +116,7 @@ def test_same_seed_same_bytes_and_another_seed_others(cache):
 def test_kinds_and_answers_are_balanced(stage):
     asker, kinds, answers = Asker(np.random.default_rng(0)), Counter(), Counter()
     for number in range(60):
-        for asked, _ in asker.pick(stage.scene(0, number), 4):
+        for asked, _ in asker.pick(questions(stage.scene(0, number)), 4):
             kinds[asked.kind] += 1
             answers[asked.kind, asked.answer] += 1
     assert max(kinds.values()) - min(kinds.values()) <= 6, kinds

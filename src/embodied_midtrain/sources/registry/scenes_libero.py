@@ -22,10 +22,11 @@ from embodied_midtrain.extras import require
 from embodied_midtrain.samples import Sample
 from embodied_midtrain.simulation.camera import FreeCamera
 from embodied_midtrain.simulation.rendering import SceneRenderer, prepare_mujoco
+from embodied_midtrain.simulation.shapes import surface_points
 from embodied_midtrain.sources.registry.scenes_asking import PER_SCENE, SIDE, ask_all
 from embodied_midtrain.sources.registry.scenes_assets import asset_root, light_textures
 from embodied_midtrain.sources.registry.scenes_catalogue import CATALOGUE, Entry
-from embodied_midtrain.sources.registry.scenes_truth import Mask, Scene, Thing, surface_points
+from embodied_midtrain.sources.registry.scenes_truth import Mask, Scene, Thing
 
 SUITE = "libero_90"
 TASKS = {

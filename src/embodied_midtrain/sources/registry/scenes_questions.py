@@ -9,11 +9,11 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
-from embodied_midtrain.samples import REGION_MARK, Region
+from embodied_midtrain.samples import REGION_MARK
+from embodied_midtrain.sources.asking import Question
 from embodied_midtrain.sources.registry.scenes_catalogue import COUNTED
 from embodied_midtrain.sources.registry.scenes_truth import Scene, Thing, widest_spot
 
@@ -27,25 +27,6 @@ OPENINGS = (0.04, 0.06, 0.08, 0.10, 0.12)
 """Gripper openings, metres."""
 FIT_MARGIN = 0.008
 """Widths nearer to the opening than this are not asked about, metres."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """One question about a scene.
-
-    Attributes:
-        kind: what is asked for; a scene is asked each kind once at most.
-        phrasings: ways to ask it, each with `REGION_MARK` where `pointed` goes.
-        answer: the text; `REGION_MARK` where `shown` is the answer.
-        about: what the question is about in one tuple, for whoever checks the answer.
-    """
-
-    kind: str
-    phrasings: tuple[str, ...]
-    answer: str
-    about: tuple[str | float, ...] = ()
-    pointed: tuple[Region, ...] = ()
-    shown: tuple[Region, ...] = ()
 
 
 def questions(scene: Scene) -> Iterator[Question]:

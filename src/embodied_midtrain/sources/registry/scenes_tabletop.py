@@ -17,10 +17,11 @@ from embodied_midtrain.samples import Sample
 from embodied_midtrain.simulation.camera import FreeCamera
 from embodied_midtrain.simulation.colours import COLOURS
 from embodied_midtrain.simulation.rendering import SceneRenderer, prepare_mujoco
+from embodied_midtrain.simulation.shapes import surface_points
 from embodied_midtrain.sources.registry.scenes_asking import SIDE, ask_all
 from embodied_midtrain.sources.registry.scenes_assets import asset_root, light_texture, visual_parts
 from embodied_midtrain.sources.registry.scenes_catalogue import CATALOGUE, Entry
-from embodied_midtrain.sources.registry.scenes_truth import Points, Scene, Thing, surface_points
+from embodied_midtrain.sources.registry.scenes_truth import Points, Scene, Thing
 
 SOLIDS = {"cube": 4, "ball": 3, "cylinder": 3, "bowl": 3}
 """Coloured shapes, and how many of each a scene may have."""

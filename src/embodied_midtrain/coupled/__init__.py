@@ -1,0 +1,1 @@
+"""Trajectory-coupled data: questions and answers from the scenes and trajectories that actions are learnt from."""

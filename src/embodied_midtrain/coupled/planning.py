@@ -1,0 +1,68 @@
+"""Task-oriented, what is being done and what comes next: from the trajectory's sub-actions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from embodied_midtrain.coupled.moment import Asked, Moment
+from embodied_midtrain.coupled.words import DOING, said
+
+KINDS = ("plan", "phase", "next")
+EDGE = 2
+"""So near to the beginning of a sub-action, in steps, neither it nor the one before is asked for."""
+
+
+def planning(moment: Moment) -> Iterator[Asked]:
+    """Questions of `KINDS`."""
+    trace, number = moment.trace, moment.phase
+    if number is None:
+        moment.leave("no sub-actions found", KINDS)
+        return
+    order, views = trace.instruction, (moment.main.name,)
+    phases = moment.phases
+    lines = [said(trace, phase) for phase in phases[number:]]
+    yield Asked(
+        "plan",
+        (
+            f"The robot is told: {order}. List the sub-actions that remain, in order.",
+            f"Task: {order}. What remains to be done from here, step by step?",
+            f"To {order}, which sub-actions must the robot still carry out, the one it is in included?",
+        ),
+        "; ".join(f"{n + 1}. {line}" for n, line in enumerate(lines)),
+        ("plan", number),
+        subject=order,
+        views=views,
+    )
+    inside = moment.step - phases[number].start
+    if (number and inside < EDGE) or phases[number].stop - moment.step <= EDGE < phases[number].stop:
+        moment.leave("between two sub-actions", ("phase", "next"))
+        return
+    kinds = [kind for kind in DOING if any(phase.kind == kind for phase in phases)]
+    choice = ", ".join(DOING[kind] for kind in kinds)
+    yield Asked(
+        "phase",
+        (
+            f"The robot is told: {order}. What is it doing now: {choice}?",
+            f"Task: {order}. Which phase is the robot in ({choice})?",
+            f"While the robot is to {order}, which of these fits the picture: {choice}?",
+        ),
+        DOING[phases[number].kind],
+        ("phase", number),
+        subject=order,
+        views=views,
+    )
+    if number + 1 == len(phases):
+        moment.leave("no next sub-action", ("next",))
+        return
+    yield Asked(
+        "next",
+        (
+            f"The robot is told: {order}. When it has done what it is doing, what comes next?",
+            f"Task: {order}. Name the sub-action after the present one.",
+            f"To {order}, what does the robot have to do next?",
+        ),
+        lines[1],
+        ("next", number + 1),
+        subject=order,
+        views=views,
+    )
