@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ CEILINGS: dict[str, float] = {
 """The largest part of each kind that is to be answerable without the picture."""
 
 
-def baselines(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def baselines(rows: Sequence[dict[str, Any]], ceilings: Mapping[str, float] = CEILINGS) -> dict[str, dict[str, Any]]:
     """By kind: `majority`, the share of the commonest answer; `words`, the accuracy of a classifier (term frequencies
     of the question, logistic regression) trained on other episodes; for kinds that are answered by a place, both are
     the share of guesses (the mean place; the nearest question's) within `NEAR`; and whether the `ceiling` holds.
@@ -39,7 +39,7 @@ def baselines(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     for kind in sorted({row["kind"] for row in rows}):
         own = [row for row in rows if row["kind"] == kind]
         judged = _places(own) if REGION_MARK in own[0]["answer"] else _answers(own)
-        ceiling = CEILINGS.get(kind, 1.0)
+        ceiling = ceilings.get(kind, 1.0)
         best = max(value for value in judged.values() if value is not None)
         enough = len(own) >= LEAST
         found[kind] = {"questions": len(own), **judged, "ceiling": ceiling, "held": best <= ceiling if enough else None}

@@ -1,0 +1,325 @@
+"""`emt capability`: embodied questions of seven domains under one budget, as a pool of one source a domain.
+
+The domains of "Rethinking VLM Representation for VLA Initialization" (arXiv 2605.25802), even by domain; labels are
+exact, from simulators and trajectories. Which questions are asked is chosen so that kinds and answers come out even.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from embodied_midtrain.artifacts import Artifact, Skips, StageError, StageRun, open_stage, write_json
+from embodied_midtrain.capabilities.action import fit
+from embodied_midtrain.capabilities.domains import CEILINGS, DOMAINS
+from embodied_midtrain.capabilities.pooled import drawn
+from embodied_midtrain.capabilities.posing import (
+    Ledger,
+    Quotas,
+    Tabletop,
+    from_actions,
+    from_scenes,
+    from_traces,
+    from_views,
+)
+from embodied_midtrain.capabilities.splits import Split, split_of
+from embodied_midtrain.coupled.baselines import baselines
+from embodied_midtrain.coupled.couple import read_facts
+from embodied_midtrain.coupled.opening import open_traces
+from embodied_midtrain.progress import Bar, progress_bar
+from embodied_midtrain.robots.opening import open_robots
+from embodied_midtrain.samples import Pool, Sample
+from embodied_midtrain.sources.opening import POOL_STAGE, open_pool
+from embodied_midtrain.sources.registry.fetch import cache_folder
+from embodied_midtrain.sources.table import write_table
+
+T = TypeVar("T")
+EPISODES, SAMPLES = 32, 256
+"""Of one part, of episodes and of scenes: what a killed run loses at most, and among which answers are kept even."""
+SUMMARY = "capability.json"
+REMEDY = "Record demonstrations with what is true of them: emt demos --truth-every 5."
+
+
+@dataclass(frozen=True)
+class CapabilityConfig:
+    """Which questions are asked, and how many."""
+
+    domains: tuple[str, ...] = ()
+    """Some of spatial, grounding, plan, camera, egocentric, temporal, action; none named: all that can be made of what
+    is given."""
+    budget: int = 7000
+    """Samples in all, even by domain. A domain that cannot give its share gives what it has."""
+    split: Split = "train"
+    """Scenes and episodes to train on, or the held-out ones: which is which goes by their names."""
+    chunk: int = 8
+    """Actions in an answer of the domain action."""
+    seed: int = 0
+    """Chooses scenes, questions and wordings."""
+
+    def check(self) -> None:
+        """Raise `ValueError` on settings that cannot be meant."""
+        for name in self.domains:
+            if name not in DOMAINS:
+                near = difflib.get_close_matches(name, DOMAINS, n=1)
+                hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(DOMAINS)}"
+                raise ValueError(f"there is no domain '{name}'; {hint}")
+        if len(set(self.domains)) < len(self.domains):
+            raise ValueError(f"a domain is named twice: {' '.join(self.domains)}")
+        if self.budget < max(1, len(self.domains)) or self.chunk < 1:
+            raise ValueError(
+                f"budget {self.budget} and chunk {self.chunk}: wanted 1 sample a domain, and 1 action, at least"
+            )
+
+
+def capability(
+    out: Path | str,
+    config: CapabilityConfig,
+    *,
+    demos: Path | None = None,
+    pools: Mapping[str, Path | str] | None = None,
+    cache: Path | None = None,
+    overwrite: bool = False,
+) -> Artifact:
+    """A pool of one source a domain, with what each question is about beside it.
+
+    Args:
+        demos: demonstrations that were recorded with their truth.
+        pools: what stands for a domain in place of generated questions, by its name.
+        cache: where light copies of textures are kept; by default as for `sources.registry`.
+
+    Raises:
+        StageError: where nothing can be asked, a domain's material is missing, or nothing can be rendered.
+        ValueError: on settings that cannot be meant.
+    """
+    config.check()
+    owned = {name: open_pool(path, skips=Skips()) for name, path in (pools or {}).items()}
+    domains = _chosen(config, demos, owned)
+    inputs = {f"pool {name}": pool.fingerprint() for name, pool in owned.items()}
+    if demos is not None:
+        inputs["demos"] = Artifact.open(demos, "demos").fingerprint
+    with open_stage(out, POOL_STAGE, config, inputs, overwrite=overwrite) as run:
+        if run.done:
+            return run.artifact()
+        each, rest = divmod(config.budget, len(domains))
+        wanted = {name: each + (number < rest) for number, name in enumerate(domains)}
+        work = _Work(run, config, wanted)
+        with progress_bar("capability domains", config.budget) as bar:
+            work.bar = bar
+            for name, pool in owned.items():
+                work.own(name, pool)
+            if demos is not None:
+                work.episodes(demos)
+            work.scenes(cache_folder(cache))
+        return _finish(run, wanted)
+
+
+def _chosen(config: CapabilityConfig, demos: Path | None, owned: Mapping[str, Pool]) -> list[str]:
+    if strangers := set(owned) - set(config.domains or DOMAINS):
+        raise ValueError(f"pools are given for {', '.join(sorted(strangers))}: no such domain is asked for")
+    lacking = [] if demos is not None else [n for n, d in DOMAINS.items() if d.needs_demos and n not in owned]
+    if named := [name for name in config.domains if name in lacking]:
+        raise StageError(f"{', '.join(named)} are made of robot episodes: give --demos. {REMEDY}")
+    return [name for name in DOMAINS if name in (config.domains or set(DOMAINS) - set(lacking))]
+
+
+class _Work:
+    """Fills the domains, material by material."""
+
+    bar: Bar
+
+    def __init__(self, run: StageRun, config: CapabilityConfig, wanted: Quotas) -> None:
+        self._run, self._config, self._wanted = run, config, wanted
+        self._made: Counter[str] = Counter()
+        self._own: set[str] = set()
+
+    def own(self, domain: str, pool: Pool) -> None:
+        """A user's pool in place of what would be made."""
+        config = self._config
+        self._own.add(domain)
+
+        def samples(ledger: Ledger) -> Iterator[Sample]:
+            wanted = self._wanted[domain]
+            for sample in drawn(pool, domain, wanted, config.split, config.seed, ledger.skips):
+                ledger.samples[domain] += 1
+                yield sample
+
+        self._part(f"own-{domain}", samples)
+
+    def episodes(self, demos: Path) -> None:
+        """Questions about looks, and actions."""
+        config = self._config
+        looks = {
+            # A scene without a robot is not what the policy will see: half of each, where both can be asked.
+            name: quota // 2 if DOMAINS[name].scene else quota
+            for name, quota in self._missing().items()
+            if DOMAINS[name].look
+        }
+        acted = {name: quota for name, quota in self._missing().items() if DOMAINS[name].needs == "actions"}
+        if looks:
+            traces = open_traces(demos)
+            own = _on_this_side(demos, config.split)
+            for start, part in _parts(trace for trace in traces if split_of(trace.id) == config.split):
+                self._part(f"episodes-{start:06d}", partial(from_traces, part, start, own, looks, config.seed))
+            self._run.skips.rows.extend(traces.skips.rows)
+        if acted:
+            skips = Skips()
+            robots = open_robots(demos, skips)
+            normaliser = fit(robots)
+            own = sum(split_of(episode.id) == config.split for episode in robots)
+            for start, some in _parts(episode for episode in robots if split_of(episode.id) == config.split):
+                samples = partial(from_actions, some, start, own, acted, config.chunk, normaliser, config.seed)
+                self._part(f"actions-{start:06d}", samples)
+            write_json(self._run.file("actions.json"), {"range": normaliser.to_json(), "chunk": config.chunk})
+
+    def scenes(self, cache: Path) -> None:
+        """Questions about scenes without a robot, and about the cameras that look at them."""
+        world = Tabletop(cache, self._config.seed, self._config.split)
+        try:
+            missing = self._missing()
+            asked = {name: quota for name, quota in missing.items() if DOMAINS[name].scene}
+            views = {name: quota for name, quota in missing.items() if DOMAINS[name].needs == "views"}
+            for name, quotas, samples in (("scenes", asked, from_scenes), ("views", views, from_views)):
+                for number in range(-(-max(quotas.values(), default=0) // SAMPLES)):
+                    left = {d: min(SAMPLES, quota - number * SAMPLES) for d, quota in quotas.items()}
+                    due = {domain: quota for domain, quota in left.items() if quota > 0}
+                    self._part(f"{name}-{number:06d}", partial(samples, world, number, due))
+        finally:
+            world.close()
+
+    def _missing(self) -> dict[str, int]:
+        return {name: self._wanted[name] - self._made[name] for name in self._wanted if name not in self._own}
+
+    def _part(self, name: str, samples: Callable[[Ledger], Iterator[Sample]]) -> None:
+        record = self._run.part(name) or self._commit(name, samples)
+        self._made.update(record["samples"])
+        self.bar.advance(sum(record["samples"].values()))
+        self.bar.say(name)
+
+    def _commit(self, name: str, samples: Callable[[Ledger], Iterator[Sample]]) -> dict[str, Any]:
+        ledger, facts = Ledger(), dict[str, Any]()
+
+        def write(path: Path) -> None:
+            write_table(path, samples(ledger))
+            # The record is written after the file, and so with the counts in it.
+            facts["samples"] = dict(ledger.samples)
+            facts["left"] = [
+                [domain, kind, reason, times]
+                for domain, counts in sorted(ledger.left.items())
+                for (kind, reason), times in sorted(counts.items())
+                if kind == "any" or kind in DOMAINS[domain].kinds
+            ]
+
+        def write_rows(path: Path) -> None:
+            path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ledger.rows))
+
+        writers = {f"{name}.parquet": write, f"questions-{name}.jsonl": write_rows}
+        return self._run.commit_part(name, facts, writers, ledger.skips)
+
+
+def _on_this_side(demos: Path, split: Split) -> int:
+    """How many episodes with truth a split has.
+
+    Raises:
+        StageError: where there is none.
+    """
+    traces = open_traces(demos)
+    sides = Counter(split_of(trace.id) for trace in traces)
+    if not sides:
+        raise StageError(f"no episode of {demos} says what is true of it ({traces.skips.summary()}). {REMEDY}")
+    if not sides[split]:
+        raise StageError(f"none of the {sides.total()} episodes of {demos} is of the split {split}: record more.")
+    return sides[split]
+
+
+def _parts(stream: Iterable[T]) -> Iterator[tuple[int, list[T]]]:
+    """Parts of `EPISODES`, each with the number of its first."""
+    rest, start = iter(stream), 0
+    while part := list(itertools.islice(rest, EPISODES)):
+        yield start, part
+        start += len(part)
+
+
+def _finish(run: StageRun, wanted: Quotas) -> Artifact:
+    made, left = Counter[str](), dict[str, dict[str, Counter[str]]]()
+    for record in run.parts():
+        made.update(record["samples"])
+        for domain, kind, reason, times in record["left"]:
+            left.setdefault(domain, {}).setdefault(kind, Counter())[reason] += times
+    if not made.total():
+        raise StageError(f"no question can be asked ({run.skips.summary()}). {REMEDY}")
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for row in read_facts(run.out):
+        rows.setdefault(row["source"], []).append(row)
+    summary: dict[str, dict[str, Any]] = {
+        domain: {
+            "about": DOMAINS[domain].about,
+            "wanted": quota,
+            "samples": made[domain],
+            "scenes": len({row["episode"] for row in rows.get(domain, ())}),
+            "kinds": _kinds(rows.get(domain, [])),
+            "baselines": baselines([row for row in rows.get(domain, ()) if row["kind"] != "action"], CEILINGS),
+            "left_out": left.get(domain, {}),
+        }
+        for domain, quota in wanted.items()
+    }
+    write_json(run.file(SUMMARY), summary)
+    sources = {name: {"samples": made[name], "group": "embodied"} for name in sorted(made)}
+    kinds = {name: {kind: row["questions"] for kind, row in facts["kinds"].items()} for name, facts in summary.items()}
+    return run.finish({"used": made.total(), "wanted": dict(wanted), "sources": sources, "kinds": kinds})
+
+
+def _kinds(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """For each kind how many questions there are, and how often each answer is given (the twelve commonest)."""
+    answers: dict[str, Counter[str]] = {}
+    for row in rows:
+        answers.setdefault(row["kind"], Counter())[row["answer"]] += 1
+    return {
+        kind: {"questions": given.total(), "answers": dict(given.most_common(12))}
+        for kind, given in sorted(answers.items())
+    }
+
+
+def capability_command(
+    out: Path,
+    config: CapabilityConfig = CapabilityConfig(),
+    demos: Path | None = None,
+    pools: dict[str, Path] | None = None,
+    cache: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Embodied questions of seven domains with exact answers, under one budget, as a pool.
+
+    Spatial, Grounding and Camera Prediction come from tabletop scenes without a robot; Plan, Egocentric, Temporal and
+    Action (and half of Spatial and Grounding) from demonstrations that were recorded with --truth-every. Each domain is
+    a source of the pool. How often each answer is given, how well questions are answered without their pictures, and
+    what could not be asked for which reason stand in capability.json; what each question is about in questions-*.jsonl.
+
+    Examples:
+        emt capability --out runs/scenes --domains spatial grounding camera --budget 3000
+        emt demos --out runs/told --tasks pick-place-v3 drawer-open-v3 --episodes 20 --truth-every 5
+        emt capability --out runs/domains --demos runs/told --budget 7000
+        emt capability --out runs/held-out --demos runs/told --budget 1400 --split held-out
+        emt capability --out runs/own --domains grounding --pools grounding data/refcoco.yaml --budget 1000
+        emt midtrain --pool runs/domains --out runs/adapted --weights grounding 0.5 egocentric 0.5
+
+    Args:
+        out: folder for the pool.
+        demos: demonstrations that were recorded with --truth-every.
+        pools: pools of your own that stand for a domain, as name and path: whatever 'emt embed --pool' takes.
+        cache: where light copies of textures are kept; by default $EMT_CACHE, else ~/.cache/embodied-midtrain.
+        overwrite: replace a result that was made from other inputs or settings.
+    """
+    artifact = capability(out, config, demos=demos, pools=pools, cache=cache, overwrite=overwrite)
+    counts = artifact.counts
+    for name, wanted in counts["wanted"].items():
+        given = counts["sources"].get(name, {"samples": 0})["samples"]
+        note = "" if given == wanted else f"  of {wanted} wanted: 'emt compose' repeats samples, and says how often"
+        print(f"{name:<12}{given:>8} samples  {len(counts['kinds'][name]):>2} kinds{note}")
+    print(f"{counts['used']} samples in {out}")
