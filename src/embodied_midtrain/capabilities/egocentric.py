@@ -114,7 +114,10 @@ def _opening(moment: Moment, shot: Shot) -> Iterator[Asked]:
 
 
 def _reach(moment: Moment, shot: Shot, place: NDArray[np.float64]) -> Iterator[Asked]:
-    away = {thing: 100 * float(np.linalg.norm(moment.centre(thing) - place)) for thing in shot.clear}
+    assert moment.trace.things is not None
+    away = {
+        thing: 100 * float(np.linalg.norm(moment.centre(thing) - place)) for thing in range(len(moment.trace.things))
+    }
     for thing in shot.named:
         if abs(away[thing] - REACH) < REACH_MARGIN:
             continue
@@ -131,9 +134,10 @@ def _reach(moment: Moment, shot: Shot, place: NDArray[np.float64]) -> Iterator[A
             subject=name,
             views=(shot.name,),
         )
-    order = sorted(away, key=lambda thing: away[thing])
+    # Of which a little is seen may be the nearest, too.
+    order = sorted((thing for thing in away if shot.pixels[FIRST + thing]), key=lambda thing: away[thing])
     if len(order) < 2:
-        moment.leave("fewer than two things clearly in view", ("nearest",))
+        moment.leave("fewer than two things in view", ("nearest",))
         return
     first, second = away[order[0]], away[order[1]]
     if second - first < max(100 * CLOSER[0], CLOSER[1] * first):

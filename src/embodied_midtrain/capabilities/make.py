@@ -10,7 +10,7 @@ import difflib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -99,8 +99,8 @@ def capability(
         ValueError: on settings that cannot be meant.
     """
     config.check()
+    domains = _chosen(config, demos, pools or {})
     owned = {name: open_pool(path, skips=Skips()) for name, path in (pools or {}).items()}
-    domains = _chosen(config, demos, owned)
     inputs = {f"pool {name}": pool.fingerprint() for name, pool in owned.items()}
     if demos is not None:
         inputs["demos"] = Artifact.open(demos, "demos").fingerprint
@@ -120,7 +120,7 @@ def capability(
         return _finish(run, wanted)
 
 
-def _chosen(config: CapabilityConfig, demos: Path | None, owned: Mapping[str, Pool]) -> list[str]:
+def _chosen(config: CapabilityConfig, demos: Path | None, owned: Collection[str]) -> list[str]:
     if strangers := set(owned) - set(config.domains or DOMAINS):
         raise ValueError(f"pools are given for {', '.join(sorted(strangers))}: no such domain is asked for")
     lacking = [] if demos is not None else [n for n, d in DOMAINS.items() if d.needs_demos and n not in owned]

@@ -207,10 +207,12 @@ def _moved(moment: Moment, other: int) -> Iterator[Several]:
         moment,
         "cause",
         (
-            f"The {name} is elsewhere in the second picture. Was it held by the gripper on its way, or only pushed?",
-            f"How did the {name} get from where the first picture shows it to where the second does: held or pushed?",
+            f"The {name} is elsewhere in the second picture. Was it held between the fingers at any time on its way, "
+            "or only touched? Answer held or touched.",
+            f"How did the {name} get from where the first picture shows it to where the second does: held between the "
+            "fingers at some time, or only touched? Answer held or touched.",
         ),
-        "held" if held else "pushed",
+        "held" if held else "touched",
         looks,
         moved[0],
         subject=name,

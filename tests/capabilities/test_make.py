@@ -1,0 +1,154 @@
+"""The stage: one pool of all domains, the split, resuming, user pools, bad input."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from embodied_midtrain.artifacts import ArtifactMismatch, Skips, StageError, read_json
+from embodied_midtrain.capabilities import make
+from embodied_midtrain.capabilities.make import SUMMARY, CapabilityConfig, capability
+from embodied_midtrain.capabilities.splits import HELD_OUT, split_of
+from embodied_midtrain.coupled.couple import read_facts
+from embodied_midtrain.robots.actions import ActionNormaliser
+from embodied_midtrain.robots.opening import open_robots
+from embodied_midtrain.sources.opening import open_pool
+from tests.capabilities.small_world import make_demos
+
+TOLD = ("plan", "egocentric", "temporal", "action")
+
+
+@pytest.fixture(scope="module")
+def demos(tmp_path_factory):
+    return make_demos(tmp_path_factory.mktemp("demos") / "tidy", 12).path
+
+
+@pytest.fixture(scope="module")
+def made(demos, tmp_path_factory):
+    out = tmp_path_factory.mktemp("made")
+    config = CapabilityConfig(domains=TOLD, budget=122)
+    held_out = CapabilityConfig(domains=TOLD, budget=40, split="held-out")
+    return capability(out / "train", config, demos=demos), capability(out / "held-out", held_out, demos=demos)
+
+
+def _content(path):
+    return [(s.key, s.turns, [p.read() for p in s.pictures]) for s in open_pool(path, skips=Skips())]
+
+
+def test_even_by_domain_and_its_facts_beside_it(made):
+    train, _ = made
+    samples = list(open_pool(train.path, skips=Skips()))
+    assert Counter(s.source for s in samples) == {"plan": 31, "egocentric": 31, "temporal": 30, "action": 30}
+    assert len({s.key for s in samples}) == len(samples) == train.counts["used"]
+    facts = {(row["source"], row["id"]): row for row in read_facts(train.path)}
+    assert {s.key for s in samples} == facts.keys()
+    assert all(s.answer == facts[s.key]["answer"] and s.turns[0].text == facts[s.key]["question"] for s in samples)
+    summary = read_json(train.file(SUMMARY))
+    assert summary["plan"]["wanted"] == summary["plan"]["samples"] == 31
+    assert summary["plan"]["kinds"]["done"]["questions"] == train.counts["kinds"]["plan"]["done"]
+    assert all(0 <= row["majority"] <= 1 for domain in summary.values() for row in domain["baselines"].values())
+    assert summary["temporal"]["left_out"]["order"]["two pictures hardly differ"] > 0
+
+
+def test_splits_share_no_episode(made):
+    episodes = [{row["episode"] for row in read_facts(artifact.path)} for artifact in made]
+    assert episodes[0] and episodes[1] and not episodes[0] & episodes[1]
+    assert {split_of(name) for name in episodes[0]} == {"train"}
+    names = [f"scene-{number}" for number in range(4000)]
+    share = np.mean([split_of(name) == "held-out" for name in names])
+    assert abs(share - HELD_OUT) < 0.03
+
+
+def test_actions_are_those_that_follow_in_the_numbers_of_training(made, demos):
+    episodes = {episode.id: episode for episode in open_robots(demos, Skips())}
+    train = [episode.actions for episode in episodes.values() if split_of(episode.id) == "train"]
+    low, high = np.quantile(np.concatenate(train), [0.01, 0.99], axis=0)
+    normaliser = ActionNormaliser.fit(train)
+    for artifact in made:
+        rows = [row for row in read_facts(artifact.path) if row["source"] == "action"]
+        assert len(rows) >= 10
+        for row in rows:
+            actions, step = episodes[row["episode"]].actions, row["step"]
+            said = np.array([[int(n) for n in one.split()] for one in row["answer"].split("; ")])
+            assert said.shape == (8, 4)
+            wanted = actions[np.minimum(np.arange(step, step + 8), len(actions) - 1)]
+            back = normaliser.invert(((said + 0.5) / 256 * 2 - 1).astype(np.float32))
+            assert (np.abs(back - np.clip(wanted, low, high)) <= (high - low) / 256 + 2e-3).all()
+
+
+def test_a_killed_run_goes_on_and_gives_the_same(made, demos, tmp_path, monkeypatch):
+    whole, _ = made
+    config = CapabilityConfig(domains=TOLD, budget=122)
+    committed = make._Work._commit
+
+    def killed(self, name, samples):
+        if name.startswith("actions"):
+            raise KeyboardInterrupt
+        return committed(self, name, samples)
+
+    monkeypatch.setattr(make._Work, "_commit", killed)
+    with pytest.raises(KeyboardInterrupt):
+        capability(tmp_path / "out", config, demos=demos)
+    done = (tmp_path / "out" / "episodes-000000.parquet").stat().st_mtime_ns
+    monkeypatch.undo()
+    resumed = capability(tmp_path / "out", config, demos=demos)
+    assert (tmp_path / "out" / "episodes-000000.parquet").stat().st_mtime_ns == done
+    assert resumed.fingerprint == whole.fingerprint and _content(resumed.path) == _content(whole.path)
+    assert capability(tmp_path / "out", config, demos=demos).fingerprint == resumed.fingerprint
+    with pytest.raises(ArtifactMismatch, match="budget"):
+        capability(tmp_path / "out", CapabilityConfig(domains=TOLD, budget=50), demos=demos)
+
+
+def test_more_wanted_than_there_is(demos, tmp_path, capsys):
+    config = CapabilityConfig(domains=("plan",), budget=5000)
+    make.capability_command(tmp_path / "out", config, demos=demos)
+    said = capsys.readouterr().out
+    summary = read_json(tmp_path / "out" / SUMMARY)["plan"]
+    assert summary["wanted"] == 5000 > summary["samples"] > 100
+    assert "of 5000 wanted: 'emt compose' repeats samples" in said
+
+
+def test_a_pool_of_your_own_stands_for_a_domain(tmp_path):
+    rows = [
+        {"id": f"{n}-{k}", "image": f"{n}.png", "question": f"Q{k}?", "answer": f"A{n}"}
+        for n in range(40)
+        for k in range(2)
+    ]
+    for n in range(40):
+        Image.new("RGB", (8, 8), (n, 0, 0)).save(tmp_path / f"{n}.png")
+    (tmp_path / "refcoco.json").write_text(json.dumps(rows))
+    sides = {}
+    for split in ("train", "held-out"):
+        config = CapabilityConfig(domains=("grounding",), budget=1000, split=split)
+        artifact = capability(tmp_path / split, config, pools={"grounding": tmp_path / "refcoco.json"})
+        samples = list(open_pool(artifact.path, skips=Skips()))
+        assert {s.source for s in samples} == {"grounding"}
+        sides[split] = {s.id: s.answer for s in samples}
+    assert len(sides["train"]) + len(sides["held-out"]) == 80
+    shown = {split: set(answers.values()) for split, answers in sides.items()}
+    assert shown["held-out"] and not shown["train"] & shown["held-out"], "a picture is on one side only"
+    few = CapabilityConfig(domains=("grounding",), budget=7)
+    assert capability(tmp_path / "few", few, pools={"grounding": tmp_path / "refcoco.json"}).counts["used"] == 7
+
+
+def test_what_cannot_be_made(tmp_path, demos):
+    with pytest.raises(StageError, match=r"plan, temporal are made of robot episodes: give --demos.*--truth-every"):
+        capability(tmp_path / "a", CapabilityConfig(domains=("plan", "temporal")))
+    bare = make_demos(tmp_path / "bare", 2, truth=False).path
+    with pytest.raises(StageError, match=r"no episode of .* says what is true of it .*no truth.*--truth-every"):
+        capability(tmp_path / "b", CapabilityConfig(domains=("plan",)), demos=bare)
+    few = make_demos(tmp_path / "few", 1).path
+    with pytest.raises(StageError, match=r"none of the 1 episodes of .* is of the split train"):
+        capability(tmp_path / "c", CapabilityConfig(domains=("plan",)), demos=few)
+    with pytest.raises(ValueError, match="did you mean 'spatial'"):
+        capability(tmp_path / "d", CapabilityConfig(domains=("spacial",)))
+    with pytest.raises(ValueError, match="named twice"):
+        capability(tmp_path / "e", CapabilityConfig(domains=("plan", "plan")), demos=demos)
+    with pytest.raises(ValueError, match="at least"):
+        capability(tmp_path / "f", CapabilityConfig(budget=0), demos=demos)
+    with pytest.raises(ValueError, match="no such domain is asked for"):
+        capability(tmp_path / "g", CapabilityConfig(domains=("plan",)), demos=demos, pools={"spatial": demos})
