@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from embodied_midtrain.benchmarks.libero_expert import expert_actions
 from embodied_midtrain.benchmarks.libero_scene import Scene, axis_angle
 from embodied_midtrain.benchmarks.libero_tasks import HORIZONS, instructions_for, tasks_of
+from embodied_midtrain.benchmarks.libero_things import truth_of
 from embodied_midtrain.benchmarks.libero_world import Turn, close_world, open_world, state_number
 from embodied_midtrain.benchmarks.protocol import Instructions, check_tasks
 from embodied_midtrain.robots.hdf5 import ROBOSUITE_POSE
+from embodied_midtrain.simulation.truth import Truth
 
 WAITING_STEPS = 10
 WAIT = np.array([0, 0, 0, 0, 0, 0, -1], np.float64)
@@ -124,6 +126,11 @@ class LiberoSimulation:
     def frame(self) -> NDArray[np.uint8]:
         self._world.take(self._turn)
         return self._world.render(self._size)
+
+    def truth(self) -> Truth:
+        """See `protocol.Truthful`; also only good while no other simulation of the task has its turn."""
+        self._world.take(self._turn)
+        return truth_of(self._world, self._size)
 
     def expert(self) -> NDArray[np.float32]:
         self._world.take(self._turn)

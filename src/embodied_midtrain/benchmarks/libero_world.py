@@ -138,9 +138,13 @@ class World:
         return bool(self.env.step(action)[2])
 
     def render(self, size: int) -> NDArray[np.uint8]:
+        return self.renderer(size).render(self.data)
+
+    def renderer(self, size: int) -> SceneRenderer:
+        """Of frames of `size` x `size`."""
         if size not in self._renderers:
             self._renderers[size] = SceneRenderer(self.model, (size, size), CAMERA)
-        return self._renderers[size].render(self.data)
+        return self._renderers[size]
 
     def close(self) -> None:
         for renderer in self._renderers.values():

@@ -49,8 +49,7 @@ def _grasp_point(moment: Moment, shot: Shot) -> Iterator[Asked]:
     if seen[2] <= 0 or not (seen[:2] >= 0).all() or not (seen[:2] < 1).all():
         moment.leave("grasp point out of view", kind)
         return
-    if thing >= 0:
-        assert trace.things is not None
+    if thing >= 0 and trace.things is not None:
         later = int(np.searchsorted(trace.looks, step, side="right")) - 1
         if np.linalg.norm(trace.things.centres[later, thing] - trace.things.centres[moment.look, thing]) > STILL:
             moment.leave("the thing moves before it is taken", kind)
@@ -58,7 +57,7 @@ def _grasp_point(moment: Moment, shot: Shot) -> Iterator[Asked]:
         if thing not in shot.clear or not _near(shot, thing, seen):
             moment.leave("grasp point hidden", kind)
             return
-    name = moment.called(thing) if thing >= 0 else "object"
+    name = moment.called(thing) if thing >= 0 and trace.things is not None else "object"
     at = Region("point", (round(float(seen[0]), DIGITS), round(float(seen[1]), DIGITS)))
     yield Asked(
         "grasp-point",

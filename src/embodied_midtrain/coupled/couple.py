@@ -20,6 +20,8 @@ from PIL import Image
 
 from embodied_midtrain.artifacts import Artifact, Skips, StageError, StageRun, open_stage, write_json
 from embodied_midtrain.coupled.baselines import baselines
+from embodied_midtrain.coupled.calibration import read_calibration
+from embodied_midtrain.coupled.measured import MeasuredConfig
 from embodied_midtrain.coupled.moment import Asked, Moment
 from embodied_midtrain.coupled.opening import Traces, open_traces
 from embodied_midtrain.coupled.phases import phases
@@ -52,8 +54,9 @@ class CoupleConfig:
     """Pictures of an episode that are asked about, evenly over those that were recorded."""
     questions_per_look: int = 4
     """Questions about one look, of different kinds; fewer where fewer can be asked."""
-    weights: dict[str, float] = field(default_factory=lambda: dict(WEIGHTS))
-    """Shares of the categories affordance, goal, spatial, planning and trajectory; one that is 0 is left out."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Shares of categories, such as {spatial: 1, trajectory: 2}; one without is left out. None at all: the paper's,
+    affordance .22, goal .14, spatial .24, planning .14, trajectory .26."""
     seed: int = 0
     """Chooses questions and wordings."""
     rewrite: str = ""
@@ -66,8 +69,13 @@ class CoupleConfig:
             raise ValueError("wanted at least 1 look an episode and 1 question a look")
         if strangers := set(self.weights) - set(FAMILIES):
             raise ValueError(f"no category {', '.join(sorted(strangers))}; there are: {', '.join(FAMILIES)}")
-        if min(self.weights.values(), default=0.0) < 0 or not sum(self.weights.values()) > 0:
+        if min(self.weights.values(), default=0.0) < 0 or not sum(self.wanted.values()) > 0:
             raise ValueError(f"weights {self.weights}: wanted numbers of 0 and more, one of them above 0")
+
+    @property
+    def wanted(self) -> dict[str, float]:
+        """The shares in force."""
+        return self.weights or WEIGHTS
 
 
 def couple(out: Path | str, config: CoupleConfig, *, episodes: Traces, overwrite: bool = False) -> Artifact:
@@ -124,7 +132,7 @@ def _samples(
     rows: list[dict[str, Any]],
     left: Counter[tuple[str, str]],
 ) -> Iterator[Sample]:
-    asker: Asker[Asked] = Asker(rng, shares(config.weights), MOST)
+    asker: Asker[Asked] = Asker(rng, shares(config.wanted), MOST)
     for trace in part:
         trace = checked(trace, skips)
         found = phases(trace)
@@ -134,7 +142,7 @@ def _samples(
         for look in np.linspace(0, len(trace.looks) - 1, count).round().astype(int).tolist():
             moment = Moment(trace, look, found, rng, left)
             shown: dict[str, Picture] = {}
-            for asked, phrasing in asker.pick(questions(moment, config.weights), config.questions_per_look):
+            for asked, phrasing in asker.pick(questions(moment, config.wanted), config.questions_per_look):
                 try:
                     pictures = tuple(_picture(moment, view, shown) for view in asked.views)
                 except BadEpisode as error:
@@ -154,7 +162,7 @@ def checked(trace: Trace, skips: Skips) -> Trace:
             skips.add(
                 "calibration does not fit the pictures",
                 f"{trace.id}/{view.name}",
-                "projected fingers are far from the gripper in the pictures; nothing was projected into this camera",
+                "where the gripper is projected, the pictures show no gripper; nothing was projected into this camera",
             )
             view = replace(view, cameras=None)
         views.append(view)
@@ -213,7 +221,7 @@ def _finish(run: StageRun, config: CoupleConfig, records: list[dict[str, Any]], 
     if not rows:
         raise StageError(
             f"no question can be asked about {episodes.name} ({episodes.skips.summary()}). Record demonstrations with "
-            "emt demos --truth-every 10, or give real episodes with --state and --calibration."
+            "emt demos --truth-every 10, or name the state of other episodes with --state."
         )
     run.skips.rows.extend(episodes.skips.rows)
     left = Counter[tuple[str, str]]()
@@ -273,7 +281,15 @@ def named_function(name: str) -> Callable[..., Any]:
     return found
 
 
-def couple_command(episodes: Path, out: Path, config: CoupleConfig = CoupleConfig(), overwrite: bool = False) -> None:
+def couple_command(
+    episodes: Path,
+    out: Path,
+    config: CoupleConfig = CoupleConfig(),
+    measured: MeasuredConfig = MeasuredConfig(),
+    camera: str | None = None,
+    calibration: Path | None = None,
+    overwrite: bool = False,
+) -> None:
     """Questions and answers from robot episodes, coupled to their scenes and trajectories, as a pool.
 
     Five categories, each a source of the pool: etc-spatial, etc-goal, etc-affordance, etc-planning, etc-trajectory.
@@ -283,14 +299,20 @@ def couple_command(episodes: Path, out: Path, config: CoupleConfig = CoupleConfi
     Examples:
         emt demos --out runs/told --tasks pick-place-v3 drawer-open-v3 --episodes 20 --truth-every 10
         emt couple --episodes runs/told --out runs/coupled
+        emt couple --episodes data/bridge/1.0.0 --out runs/real --state state --opening 6
+        emt couple --episodes runs/told --out runs/paths --weights trajectory 1
         emt midtrain --pool runs/coupled --out runs/bridged --weights etc-spatial 0.5 etc-trajectory 0.5
 
     Args:
-        episodes: demonstrations that were recorded with --truth-every.
+        episodes: demonstrations that were recorded with --truth-every; or robot data of any kind with a state.
         out: folder for the pool.
+        camera: which pictures of robot data to take, where they hold several.
+        calibration: YAML or JSON file that says where that camera stands and what it sees (docs/coupled.md).
         overwrite: replace a result that was made from other inputs or settings.
     """
-    artifact = couple(out, config, episodes=open_traces(episodes), overwrite=overwrite)
+    known = read_calibration(calibration) if calibration is not None else None
+    traces = open_traces(episodes, measured, camera=camera, calibration=known)
+    artifact = couple(out, config, episodes=traces, overwrite=overwrite)
     for name, row in artifact.counts["sources"].items():
         print(f"{name:<18}{row['samples']:>8} samples")
     print(f"{artifact.counts['used']} samples of {artifact.counts['episodes']} episodes in {out}")

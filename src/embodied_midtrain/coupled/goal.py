@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from embodied_midtrain.coupled.moment import Asked, Moment, Shot
 from embodied_midtrain.coupled.phases import Phase
+from embodied_midtrain.coupled.words import with_article
 from embodied_midtrain.samples import REGION_MARK
 from embodied_midtrain.simulation.truth import ARM, FINGERS, FIRST, NOTHING
 
@@ -153,8 +154,8 @@ def _state(moment: Moment, shot: Shot) -> Iterator[Asked]:
     )
     if not shot.named:
         return
-    names = sorted(moment.called(thing) for thing in shot.named)
-    things = " and ".join(filter(None, [", ".join(f"a {name}" for name in names[:-1]), f"a {names[-1]}"]))
+    names = [with_article(name) for name in sorted(moment.called(thing) for thing in shot.named)]
+    things = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
     does = f"holds the {moment.called(held)}" if held >= 0 else "holds nothing"
     yield Asked(
         "describe",

@@ -19,12 +19,14 @@ KINDS: tuple[Kind, ...] = ("approach", "grasp", "carry", "release", "retreat", "
 
 CLOSED, OPENED = 0.4, 0.6
 """Parts of the gripper's own range between which it is neither."""
-LEAST_RANGE = 0.15
+LEAST_RANGE = 0.1
 """A gripper whose opening varies less has no events."""
 NEAR_START = 12
 """Steps before the fingers move among which the hand's slowest one begins a grasp."""
-GAP = 6
-"""Contacts that are fewer steps apart are one."""
+GAP = 0.25
+"""Contacts that are less apart are one, seconds."""
+LEAST_STEPS = 3
+"""Shorter sub-actions are part of what comes before."""
 STILL = 0.1
 """Of its usual speed: slower, the hand stands."""
 REACH = 0.07
@@ -55,12 +57,14 @@ def phases(trace: Trace) -> tuple[Phase, ...]:
         return ()
     steps = len(trace.place)
     speed = hand_speed(trace.place)
-    cuts = [(0, "approach", -1), *_events(trace, speed)]
+    cuts: list[tuple[int, Kind, int]] = [(0, "approach", -1), *_events(trace, speed)]
     rest = _rest(speed)
-    found = []
+    found: list[Phase] = []
     for (start, kind, thing), stop in zip(cuts, [*(c[0] for c in cuts[1:]), steps], strict=True):
-        if stop > start:
-            found.append(Phase(kind, start, stop, thing))  # type: ignore[arg-type]
+        if stop - start >= LEAST_STEPS or (not found and stop > start):
+            found.append(Phase(kind, found[-1].stop if found else start, stop, thing))
+        elif found:
+            found[-1] = replace(found[-1], stop=max(stop, found[-1].stop))
     last = found[-1]
     if last.start < rest < steps and last.kind != "grasp":
         found[-1:] = [replace(last, stop=rest), Phase("stay", rest, steps)]
@@ -106,7 +110,7 @@ def _settled(opening: NDArray[np.floating], start: int, stop: int) -> int:
     return min(start + (int(moving[-1]) + 2 if len(moving) else 1), stop)
 
 
-def _events(trace: Trace, speed: NDArray[np.float64]) -> Iterator[tuple[int, str, int]]:
+def _events(trace: Trace, speed: NDArray[np.float64]) -> Iterator[tuple[int, Kind, int]]:
     """(step, kind, thing) of whatever begins after the first approach."""
     grasps = [] if trace.opening is None else _grasps(trace, closings(trace.opening))
     if not grasps:
@@ -144,13 +148,13 @@ def _grasps(trace: Trace, closed: list[tuple[int, int]]) -> list[tuple[int, int,
     return found
 
 
-def _contacts(trace: Trace) -> Iterator[tuple[int, str, int]]:
+def _contacts(trace: Trace) -> Iterator[tuple[int, Kind, int]]:
     """Without a grasp: where the hand begins to work on a thing that it touches, and where it leaves it."""
     if trace.touched is None:
         return
     spans: list[list[int]] = []
     for step in np.nonzero(trace.touched >= 0)[0].tolist():
-        if spans and step - spans[-1][1] <= GAP:
+        if spans and step - spans[-1][1] <= max(GAP * trace.rate, LEAST_STEPS):
             spans[-1][1] = step
         else:
             spans.append([step, step])

@@ -11,15 +11,27 @@ from PIL import Image, ImageDraw
 
 from embodied_midtrain.coupled.trace import Trace, View
 from embodied_midtrain.extras import require
-from embodied_midtrain.simulation.truth import FINGERS
+from embodied_midtrain.simulation.truth import FINGERS, NOTHING
 
 CLOSE = 0.02
 """What a right calibration keeps, part of the picture's longer side."""
-MISMATCH = 0.05
+MISMATCH = 0.025
 """A median offset beyond this says that the calibration is not that of the pictures."""
-UNCOVERED = 0.6
-"""Looks at which less of the fingers' outline is seen as fingers say nothing: something else is in front."""
+OUTSIDE = 1.0
+"""The offset where fingers are seen that the calibration has outside the picture."""
 LEAST_PIXELS = 12
+"""Of the fingers; looks that show fewer say nothing."""
+
+PAIRS = 24
+"""Pairs of pictures, at most, in which motion is looked for."""
+LEAST_WAY = 0.03
+"""Between them the projected gripper moves at least this far, part of the picture's longer side."""
+WINDOW = 0.1
+"""Side of the window around the gripper in which change is counted, part of the longer side."""
+AWAY = 0.15
+"""Places to compare with are at least this far from where the gripper should be."""
+RANK = 0.85
+"""A right calibration has more change at the gripper than at this part of all other places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +40,7 @@ class Fit:
 
     Attributes:
         offsets: distances of the centres, part of the picture's longer side, one a look that could be judged.
-        covered: looks at which the fingers are hidden, or outside.
+        covered: looks that hardly show the fingers.
     """
 
     offsets: tuple[float, ...]
@@ -39,11 +51,23 @@ class Fit:
         return float(np.median(self.offsets)) if self.offsets else None
 
 
+def fits(trace: Trace, view: View) -> bool | None:
+    """Whether the calibration is that of the pictures; None where that cannot be said.
+
+    By the fingers' masks where there are any (`finger_fit`), else by motion (`motion_rank`).
+    """
+    fit = finger_fit(trace, view)
+    if fit is not None:
+        return None if fit.median is None else fit.median <= MISMATCH
+    rank = motion_rank(trace, view)
+    return None if rank is None else rank >= RANK
+
+
 def finger_fit(trace: Trace, view: View) -> Fit | None:
     """The fingers' outline as the calibration has it against their mask; None where either is not known.
 
-    The outline is that of each finger's projected points, cut off at the picture's edges as the mask is; its middle
-    is the middle of the pixels in it.
+    The outline is that of each finger's projected points, cut off at the picture's edges as the mask is, less what
+    the picture shows other things at; its middle is the middle of the pixels in it.
     """
     if trace.fingers is None or view.cameras is None or view.seen is None:
         return None
@@ -55,12 +79,18 @@ def finger_fit(trace: Trace, view: View) -> Fit | None:
 def _offsets(trace: Trace, view: View) -> Iterator[float | None]:
     assert trace.fingers is not None and view.seen is not None
     for look in range(len(trace.looks)):
-        outline, mask = finger_outline(trace, view, look), view.seen[look] == FINGERS
-        if outline is None or min(outline.sum(), mask.sum()) < LEAST_PIXELS or mask.sum() < UNCOVERED * outline.sum():
+        mask = view.seen[look] == FINGERS
+        if mask.sum() < LEAST_PIXELS:
             yield None
-        else:
-            middles = [np.argwhere(where).mean(0) for where in (outline, mask)]
-            yield float(np.linalg.norm(middles[0] - middles[1])) / max(view.size)
+            continue
+        outline = finger_outline(trace, view, look)
+        if outline is None or not outline.any():
+            yield OUTSIDE
+            continue
+        # Where the picture shows another thing, the fingers are behind it.
+        free = outline & (mask | (view.seen[look] == NOTHING))
+        middles = [np.argwhere(where).mean(0) for where in (free if 2 * free.sum() > mask.sum() else outline, mask)]
+        yield float(np.linalg.norm(middles[0] - middles[1])) / max(view.size)
 
 
 def finger_outline(trace: Trace, view: View, look: int) -> NDArray[np.bool_] | None:
@@ -78,9 +108,36 @@ def finger_outline(trace: Trace, view: View, look: int) -> NDArray[np.bool_] | N
     return np.asarray(drawn, bool)
 
 
-def fits(trace: Trace, view: View) -> bool | None:
-    """Whether the calibration is that of the pictures; None where that cannot be said."""
-    fit = finger_fit(trace, view)
-    if fit is None or fit.median is None:
+def motion_rank(trace: Trace, view: View) -> float | None:
+    """Where the pictures change, against where the calibration has the gripper move.
+
+    The change between two looks, in a window around the projected gripper, is compared with that in windows displaced
+    all over the picture: the part of these in which less changes, over all pairs of looks. Near 1 where the
+    calibration is right; by chance about a half, but an arm that covers much of the picture makes a wrong one look
+    better than that. It tells swapped axes, mirrored pictures and another camera from the right one, no small errors;
+    and nothing, where the camera moves or hardly anything else than the robot stands still.
+    None where the gripper does not move in the picture, or is not in it.
+    """
+    if trace.place is None or view.cameras is None:
         return None
-    return fit.median <= MISMATCH
+    size = max(view.size)
+    found = np.array([view.cameras[n].project(trace.place[step]) for n, step in enumerate(trace.looks)])
+    seen = found[:, :2]
+    ways = np.linalg.norm(np.diff(seen, axis=0), axis=1)
+    inside: NDArray[np.bool_] = np.all((seen >= 0) & (seen < view.size[::-1]), axis=1) & (found[:, 2] > 0)
+    pairs = np.nonzero((ways > LEAST_WAY * size) & inside[1:] & inside[:-1])[0]
+    if len(pairs) < 2:
+        # The gripper is not where the calibration has it, or it stands still.
+        return 0.0 if len(trace.looks) > 2 and not inside.any() else None
+    pairs = pairs[np.linspace(0, len(pairs) - 1, min(PAIRS, len(pairs))).astype(int)]
+    blur = require("scipy.ndimage", "data").uniform_filter
+    ranks = []
+    for n in pairs.tolist():
+        before, after = view.frames[[n, n + 1]].astype(np.float32).mean(-1)
+        change = blur(np.abs(after - before), size=max(3, round(WINDOW * size)), mode="constant")
+        rows, columns = np.indices(change.shape)
+        for x, y in (seen[n], seen[n + 1]):
+            here = change[int(y), int(x)]
+            others = change[np.hypot(columns - x, rows - y) > AWAY * size]
+            ranks.append(float((others < here).mean()))
+    return float(np.mean(ranks))

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embodied_midtrain.artifacts import Skips, StageError
+from embodied_midtrain.artifacts import Skips
 from embodied_midtrain.coupled.trace import Named, Things, Trace, View
 from embodied_midtrain.episodes import StoredFrames
 from embodied_midtrain.extras import require
@@ -146,16 +146,3 @@ def _frames(path: Path, name: str, steps: NDArray[np.int64] | None, wanted: Sequ
     with require("h5py", "data").File(path, "r") as file:
         rows = list(wanted) if steps is None else steps[list(wanted)].tolist()
         return np.stack([file[name][row] for row in rows])
-
-
-def has_truth(path: Path) -> bool:
-    """Whether a file of demonstrations holds traces.
-
-    Raises:
-        StageError: where it cannot be read.
-    """
-    try:
-        with require("h5py", "data").File(path, "r") as file:
-            return any(GROUP in file["data"][name] for name in demo_names(file))
-    except (OSError, KeyError) as error:
-        raise StageError(f"{path} is no readable file of demonstrations: {error}") from error

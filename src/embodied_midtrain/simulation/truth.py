@@ -107,7 +107,7 @@ class Gripper:
 
     Attributes:
         fingers: what is drawn of each finger.
-        pads: bodies of each finger, for contacts.
+        pads: bodies of each finger, for contacts; how far the last ones are apart tells the opening.
         tips: sites; the gripper is in the middle between them.
         arm: everything else that is drawn of the robot.
     """

@@ -1,0 +1,95 @@
+"""Traces of data without a simulator: pictures, the measured place of the hand, perhaps a gripper and a calibration.
+
+What things there are and where is not known then, and questions that need it are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embodied_midtrain.artifacts import Skips, StageError
+from embodied_midtrain.coupled.calibration import Calibration
+from embodied_midtrain.coupled.trace import Trace, View
+from embodied_midtrain.episodes import Episode, Frames, Robots, StoredFrames
+from embodied_midtrain.simulation.truth import AGENT
+
+
+@dataclass(frozen=True)
+class MeasuredConfig:
+    """Which numbers of the state mean what, for data that were not recorded with their truth."""
+
+    state: str = ""
+    """The data's name of the state, such as observation.state, robot_obs or "ee_pos,gripper_states"."""
+    place: tuple[int, int, int] = (0, 1, 2)
+    """Indices of the hand's x, y and z, metres."""
+    opening: int | None = None
+    """Index of the gripper's opening; none: the gripper's events are not known."""
+    closed_is_high: bool = False
+    """Whether a larger number there means a more closed gripper."""
+    every: int = 5
+    """Steps from one picture that may be asked about to the next."""
+
+
+def measured_traces(
+    robots: Robots, config: MeasuredConfig, calibration: Calibration | None, skips: Skips, camera: str | None
+) -> Iterator[Trace]:
+    """One trace an episode; `camera` is the calibration's name of the pictures' camera, by default the only one.
+
+    Raises:
+        StageError: where an index is outside the state, or the calibration does not name the camera.
+    """
+    if config.every < 1:
+        raise StageError(f"every {config.every}: wanted at least 1 step")
+    for episode in robots:
+        looks = np.arange(0, len(episode.frames), config.every)
+        yield Trace(
+            id=episode.id,
+            task=episode.task,
+            instruction=episode.instruction,
+            looks=looks,
+            views=(_view(episode, looks, calibration, camera),),
+            place=_columns(episode, list(config.place)),
+            opening=None if config.opening is None else _opening(episode, config),
+            rate=robots.spec.rate,
+        )
+
+
+def _view(episode: Episode, looks: NDArray[np.int64], calibration: Calibration | None, camera: str | None) -> View:
+    view = View(AGENT, _kept(episode.frames, looks))
+    if calibration is None:
+        return view
+    entries = calibration.cameras
+    name = camera if camera is not None and camera in entries else AGENT if AGENT in entries else None
+    if name is None and len(entries) != 1:
+        raise StageError(f"the calibration names {', '.join(entries) or 'no camera'}, but not {camera or AGENT!r}")
+    pinhole = entries[name or next(iter(entries))].pinhole(view.size)
+    return View(AGENT, view.frames, [pinhole] * len(looks))
+
+
+def _kept(frames: Frames, looks: NDArray[np.int64]) -> StoredFrames:
+    return StoredFrames((len(looks), *frames.shape[1:]), lambda wanted: frames[looks[list(wanted)].tolist()])
+
+
+def _columns(episode: Episode, wanted: list[int]) -> NDArray[np.float32] | None:
+    if episode.state is None:
+        return None
+    if max(wanted) >= episode.state.shape[1] or min(wanted) < 0:
+        raise StageError(
+            f"{episode.id}: the state has {episode.state.shape[1]} numbers, there is no index {max(wanted)}; say with "
+            "--place and --opening which ones are meant"
+        )
+    return episode.state[:, wanted]
+
+
+def _opening(episode: Episode, config: MeasuredConfig) -> NDArray[np.float32] | None:
+    """In [0, 1] over the episode's own range."""
+    assert config.opening is not None
+    found = _columns(episode, [config.opening])
+    if found is None:
+        return None
+    values = -found[:, 0] if config.closed_is_high else found[:, 0]
+    return (values - values.min()) / max(float(np.ptp(values)), 1e-9)
