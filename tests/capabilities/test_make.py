@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -15,24 +18,25 @@ from embodied_midtrain.capabilities.make import SUMMARY, CapabilityConfig, capab
 from embodied_midtrain.capabilities.splits import HELD_OUT, split_of
 from embodied_midtrain.coupled.couple import read_facts
 from embodied_midtrain.robots.actions import ActionNormaliser
-from embodied_midtrain.robots.opening import open_robots
 from embodied_midtrain.sources.opening import open_pool
-from tests.capabilities.small_world import make_demos
+from tests.coupled.made import as_traces, several
+from tests.tiny import Dots
 
 TOLD = ("plan", "egocentric", "temporal", "action")
+TRAIN = CapabilityConfig(domains=TOLD, budget=122)
 
 
 @pytest.fixture(scope="module")
-def demos(tmp_path_factory):
-    return make_demos(tmp_path_factory.mktemp("demos") / "tidy", 12).path
+def given():
+    """24 episodes with their truth, three of them held out, and other episodes with actions."""
+    return {"episodes": as_traces(several(24)), "robots": Dots(20)}
 
 
 @pytest.fixture(scope="module")
-def made(demos, tmp_path_factory):
+def made(given, tmp_path_factory):
     out = tmp_path_factory.mktemp("made")
-    config = CapabilityConfig(domains=TOLD, budget=122)
     held_out = CapabilityConfig(domains=TOLD, budget=40, split="held-out")
-    return capability(out / "train", config, demos=demos), capability(out / "held-out", held_out, demos=demos)
+    return capability(out / "train", TRAIN, **given), capability(out / "held-out", held_out, **given)
 
 
 def _content(path):
@@ -63,8 +67,8 @@ def test_splits_share_no_episode(made):
     assert abs(share - HELD_OUT) < 0.03
 
 
-def test_actions_are_those_that_follow_in_the_numbers_of_training(made, demos):
-    episodes = {episode.id: episode for episode in open_robots(demos, Skips())}
+def test_actions_are_those_that_follow_in_the_numbers_of_training(made, given):
+    episodes = {episode.id: episode for episode in given["robots"]}
     train = [episode.actions for episode in episodes.values() if split_of(episode.id) == "train"]
     low, high = np.quantile(np.concatenate(train), [0.01, 0.99], axis=0)
     normaliser = ActionNormaliser.fit(train)
@@ -74,15 +78,14 @@ def test_actions_are_those_that_follow_in_the_numbers_of_training(made, demos):
         for row in rows:
             actions, step = episodes[row["episode"]].actions, row["step"]
             said = np.array([[int(n) for n in one.split()] for one in row["answer"].split("; ")])
-            assert said.shape == (8, 4)
+            assert said.shape == (8, 3)
             wanted = actions[np.minimum(np.arange(step, step + 8), len(actions) - 1)]
             back = normaliser.invert(((said + 0.5) / 256 * 2 - 1).astype(np.float32))
             assert (np.abs(back - np.clip(wanted, low, high)) <= (high - low) / 256 + 2e-3).all()
 
 
-def test_a_killed_run_goes_on_and_gives_the_same(made, demos, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_and_gives_the_same(made, given, tmp_path, monkeypatch):
     whole, _ = made
-    config = CapabilityConfig(domains=TOLD, budget=122)
     committed = make._Work._commit
 
     def killed(self, name, samples):
@@ -92,20 +95,22 @@ def test_a_killed_run_goes_on_and_gives_the_same(made, demos, tmp_path, monkeypa
 
     monkeypatch.setattr(make._Work, "_commit", killed)
     with pytest.raises(KeyboardInterrupt):
-        capability(tmp_path / "out", config, demos=demos)
-    done = (tmp_path / "out" / "episodes-000000.parquet").stat().st_mtime_ns
+        capability(tmp_path / "out", TRAIN, **given)
+    done = (tmp_path / "out" / "looks-000000.parquet").stat().st_mtime_ns
     monkeypatch.undo()
-    resumed = capability(tmp_path / "out", config, demos=demos)
-    assert (tmp_path / "out" / "episodes-000000.parquet").stat().st_mtime_ns == done
+    resumed = capability(tmp_path / "out", TRAIN, **given)
+    assert (tmp_path / "out" / "looks-000000.parquet").stat().st_mtime_ns == done
     assert resumed.fingerprint == whole.fingerprint and _content(resumed.path) == _content(whole.path)
-    assert capability(tmp_path / "out", config, demos=demos).fingerprint == resumed.fingerprint
+    assert capability(tmp_path / "out", TRAIN, **given).fingerprint == resumed.fingerprint
     with pytest.raises(ArtifactMismatch, match="budget"):
-        capability(tmp_path / "out", CapabilityConfig(domains=TOLD, budget=50), demos=demos)
+        capability(tmp_path / "out", CapabilityConfig(domains=TOLD, budget=50), **given)
 
 
-def test_more_wanted_than_there_is(demos, tmp_path, capsys):
+def test_more_wanted_than_there_is(given, tmp_path, capsys, monkeypatch):
     config = CapabilityConfig(domains=("plan",), budget=5000)
-    make.capability_command(tmp_path / "out", config, demos=demos)
+    monkeypatch.setattr(make, "open_traces", lambda *_: given["episodes"])
+    monkeypatch.setattr(make, "open_robots", lambda *_: given["robots"])
+    make.capability_command(tmp_path / "out", config, demos=tmp_path)
     said = capsys.readouterr().out
     summary = read_json(tmp_path / "out" / SUMMARY)["plan"]
     assert summary["wanted"] == 5000 > summary["samples"] > 100
@@ -121,10 +126,11 @@ def test_a_pool_of_your_own_stands_for_a_domain(tmp_path):
     for n in range(40):
         Image.new("RGB", (8, 8), (n, 0, 0)).save(tmp_path / f"{n}.png")
     (tmp_path / "refcoco.json").write_text(json.dumps(rows))
+    own = open_pool(tmp_path / "refcoco.json", skips=Skips())
     sides = {}
     for split in ("train", "held-out"):
         config = CapabilityConfig(domains=("grounding",), budget=1000, split=split)
-        artifact = capability(tmp_path / split, config, pools={"grounding": tmp_path / "refcoco.json"})
+        artifact = capability(tmp_path / split, config, pools={"grounding": own})
         samples = list(open_pool(artifact.path, skips=Skips()))
         assert {s.source for s in samples} == {"grounding"}
         sides[split] = {s.id: s.answer for s in samples}
@@ -132,23 +138,35 @@ def test_a_pool_of_your_own_stands_for_a_domain(tmp_path):
     shown = {split: set(answers.values()) for split, answers in sides.items()}
     assert shown["held-out"] and not shown["train"] & shown["held-out"], "a picture is on one side only"
     few = CapabilityConfig(domains=("grounding",), budget=7)
-    assert capability(tmp_path / "few", few, pools={"grounding": tmp_path / "refcoco.json"}).counts["used"] == 7
+    assert capability(tmp_path / "few", few, pools={"grounding": own}).counts["used"] == 7
 
 
-def test_what_cannot_be_made(tmp_path, demos):
-    with pytest.raises(StageError, match=r"plan, temporal are made of robot episodes: give --demos.*--truth-every"):
-        capability(tmp_path / "a", CapabilityConfig(domains=("plan", "temporal")))
-    bare = make_demos(tmp_path / "bare", 2, truth=False).path
-    with pytest.raises(StageError, match=r"no episode of .* says what is true of it .*no truth.*--truth-every"):
-        capability(tmp_path / "b", CapabilityConfig(domains=("plan",)), demos=bare)
-    few = make_demos(tmp_path / "few", 1).path
-    with pytest.raises(StageError, match=r"none of the 1 episodes of .* is of the split train"):
-        capability(tmp_path / "c", CapabilityConfig(domains=("plan",)), demos=few)
-    with pytest.raises(ValueError, match="did you mean 'spatial'"):
-        capability(tmp_path / "d", CapabilityConfig(domains=("spacial",)))
-    with pytest.raises(ValueError, match="named twice"):
-        capability(tmp_path / "e", CapabilityConfig(domains=("plan", "plan")), demos=demos)
-    with pytest.raises(ValueError, match="at least"):
-        capability(tmp_path / "f", CapabilityConfig(budget=0), demos=demos)
+def test_what_cannot_be_made(tmp_path, given):
+    with pytest.raises(StageError, match=r"plan, temporal: made of robot episodes, give --demos.*--truth-every"):
+        capability(tmp_path / "a", CapabilityConfig(domains=("plan", "temporal")), robots=given["robots"])
+    bare = as_traces([], "bare")
+    bare.skips.add("no truth", "demo_0")
+    with pytest.raises(StageError, match=r"no episode of bare says what is true of it \(1 no truth\).*--truth-every"):
+        capability(tmp_path / "b", CapabilityConfig(domains=("plan",)), episodes=bare)
+    few = CapabilityConfig(domains=("plan",), split="held-out")
+    with pytest.raises(StageError, match="none of the 2 episodes of made is of the split held-out"):
+        capability(tmp_path / "c", few, episodes=as_traces(several(2)))
+    for wrong, said in (
+        (CapabilityConfig(domains=("spacial",)), "did you mean 'spatial'"),
+        (CapabilityConfig(domains=("plan", "plan")), "named twice"),
+        (CapabilityConfig(budget=0), "at least"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            capability(tmp_path / "d", wrong, **given)
     with pytest.raises(ValueError, match="no such domain is asked for"):
-        capability(tmp_path / "g", CapabilityConfig(domains=("plan",)), demos=demos, pools={"spatial": demos})
+        capability(tmp_path / "e", CapabilityConfig(domains=("plan",)), **given, pools={"spatial": []})
+
+
+def test_without_rendering_it_says_what_to_install(tmp_path):
+    words = ("--out", str(tmp_path / "out"), "--domains", "camera", "--budget", "4", "--cache", str(tmp_path))
+    # OSMesa is not installed: for MuJoCo the same as a machine without EGL.
+    environment = {**os.environ, "MUJOCO_GL": "osmesa", "PYOPENGL_PLATFORM": "osmesa"}
+    call = [sys.executable, "-m", "embodied_midtrain.cli", "capability", *words]
+    done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "apt-get install libegl1" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr

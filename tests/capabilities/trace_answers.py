@@ -44,7 +44,7 @@ def spoilt(row: dict[str, Any], trace: Trace) -> dict[str, Any]:
 def _thing(row: dict[str, Any], trace: Trace) -> int:
     """The one thing that the wording names."""
     names = [thing.name for thing in trace.things.named]
-    (found,) = {name for name in names if re.search(rf"\bthe {re.escape(name)}\b", row["question"])}
+    (found,) = {name for name in names if re.search(rf"\b[Tt]he {re.escape(name)}\b", row["question"])}
     return names.index(found)
 
 

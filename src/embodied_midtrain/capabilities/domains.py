@@ -28,7 +28,7 @@ class Domain:
         look: asks about looks of an episode.
         kinds: of its questions.
         scene_kinds: those of `scene`.
-        needs: the materials beside these: "views" of a scene, or the "actions" of episodes.
+        other: "views" of a scene, or the "actions" of episodes, where it is made of these.
     """
 
     about: str
@@ -36,11 +36,13 @@ class Domain:
     scene: Callable[[Scene], Iterator[Question]] | None = None
     scene_kinds: tuple[str, ...] = ()
     look: Callable[[Moment], Iterator[Asked]] | None = None
-    needs: str = ""
+    other: str = ""
 
     @property
-    def needs_demos(self) -> bool:
-        return self.scene is None and self.needs != "views"
+    def materials(self) -> set[str]:
+        """What it can be made of."""
+        found = {"scenes": self.scene, "looks": self.look, self.other: self.other}
+        return {name for name, there in found.items() if there}
 
 
 def grounding(moment: Moment) -> Iterator[Asked]:
@@ -65,10 +67,10 @@ DOMAINS: dict[str, Domain] = {
         grounding,
     ),
     "plan": Domain("sub-goals, preconditions, order", plan.KINDS, look=plan.plan),
-    "camera": Domain("field of view, pose, change of view", camera.KINDS, needs="views"),
+    "camera": Domain("field of view, pose, change of view", camera.KINDS, other="views"),
     "egocentric": Domain("hand, held thing, reach, hand camera", egocentric.KINDS, look=egocentric.egocentric),
     "temporal": Domain("order, events, what happened, over several pictures", temporal.KINDS, look=temporal.temporal),
-    "action": Domain("the next actions as text", ("action",), needs="actions"),
+    "action": Domain("the next actions as text", ("action",), other="actions"),
 }
 
 MOST: dict[str, float] = {

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from embodied_midtrain.coupled.goal import goal
 from embodied_midtrain.coupled.moment import DIGITS, Asked, Moment, Shot
 from embodied_midtrain.coupled.phases import LEAST_RANGE
-from embodied_midtrain.coupled.projection import LEAST_PIXELS, UNCOVERED, finger_outline
+from embodied_midtrain.coupled.projection import LEAST_PIXELS, finger_outline
 from embodied_midtrain.coupled.spatial import CLOSER
 from embodied_midtrain.samples import REGION_MARK, Region
 from embodied_midtrain.simulation.truth import FINGERS, FIRST, WRIST
@@ -21,6 +21,8 @@ OWN = ("hand", "held", "opening", "in-reach", "nearest", "hand-sees")
 KINDS = ("holding", *NAMING, *OWN)
 REACH, REACH_MARGIN = 15, 2
 """Centimetres from the gripper to a thing's middle, and how near to that nothing is asked."""
+VISIBLE = 0.6
+"""Part of the fingers' outline of which at least so much is seen where the hand is pointed to."""
 SHUT, OPEN = 0.15, 0.85
 """Parts of the gripper's range in this episode up to and from which it is called closed and open."""
 
@@ -46,7 +48,7 @@ def _hand(moment: Moment, shot: Shot) -> Iterator[Asked]:
         moment.leave("no calibration", ("hand",))
         return
     outline, visible = finger_outline(moment.trace, shot.view, shot.look), int(shot.pixels[FINGERS])
-    if outline is None or visible < max(LEAST_PIXELS, UNCOVERED * int(outline.sum())):
+    if outline is None or visible < max(LEAST_PIXELS, VISIBLE * int(outline.sum())):
         moment.leave("the fingers are hidden", ("hand",))
         return
     if not ((seen[:2] >= 0).all() and (seen[:2] < 1).all()):

@@ -32,7 +32,9 @@ from embodied_midtrain.capabilities.posing import (
 from embodied_midtrain.capabilities.splits import Split, split_of
 from embodied_midtrain.coupled.baselines import baselines
 from embodied_midtrain.coupled.couple import read_facts
-from embodied_midtrain.coupled.opening import open_traces
+from embodied_midtrain.coupled.measured import MeasuredConfig
+from embodied_midtrain.coupled.opening import Traces, open_traces
+from embodied_midtrain.episodes import Robots
 from embodied_midtrain.progress import Bar, progress_bar
 from embodied_midtrain.robots.opening import open_robots
 from embodied_midtrain.samples import Pool, Sample
@@ -82,15 +84,17 @@ def capability(
     out: Path | str,
     config: CapabilityConfig,
     *,
-    demos: Path | None = None,
-    pools: Mapping[str, Path | str] | None = None,
+    episodes: Traces | None = None,
+    robots: Robots | None = None,
+    pools: Mapping[str, Pool] | None = None,
     cache: Path | None = None,
     overwrite: bool = False,
 ) -> Artifact:
     """A pool of one source a domain, with what each question is about beside it.
 
     Args:
-        demos: demonstrations that were recorded with their truth.
+        episodes: what is true of robot episodes; for the domains that ask about looks.
+        robots: episodes with their actions; for the domain action.
         pools: what stands for a domain in place of generated questions, by its name.
         cache: where light copies of textures are kept; by default as for `sources.registry`.
 
@@ -99,11 +103,13 @@ def capability(
         ValueError: on settings that cannot be meant.
     """
     config.check()
-    domains = _chosen(config, demos, pools or {})
-    owned = {name: open_pool(path, skips=Skips()) for name, path in (pools or {}).items()}
-    inputs = {f"pool {name}": pool.fingerprint() for name, pool in owned.items()}
-    if demos is not None:
-        inputs["demos"] = Artifact.open(demos, "demos").fingerprint
+    owned = pools or {}
+    domains = _chosen(config, episodes, robots, owned)
+    inputs: dict[str, Artifact | str] = {f"pool {name}": pool.fingerprint() for name, pool in owned.items()}
+    if episodes is not None:
+        inputs["episodes"] = episodes.fingerprint
+    if robots is not None:
+        inputs["robots"] = robots.fingerprint()
     with open_stage(out, POOL_STAGE, config, inputs, overwrite=overwrite) as run:
         if run.done:
             return run.artifact()
@@ -114,18 +120,23 @@ def capability(
             work.bar = bar
             for name, pool in owned.items():
                 work.own(name, pool)
-            if demos is not None:
-                work.episodes(demos)
+            if episodes is not None:
+                work.looks(episodes)
+            if robots is not None:
+                work.actions(robots)
             work.scenes(cache_folder(cache))
         return _finish(run, wanted)
 
 
-def _chosen(config: CapabilityConfig, demos: Path | None, owned: Collection[str]) -> list[str]:
+def _chosen(
+    config: CapabilityConfig, episodes: Traces | None, robots: Robots | None, owned: Collection[str]
+) -> list[str]:
     if strangers := set(owned) - set(config.domains or DOMAINS):
         raise ValueError(f"pools are given for {', '.join(sorted(strangers))}: no such domain is asked for")
-    lacking = [] if demos is not None else [n for n, d in DOMAINS.items() if d.needs_demos and n not in owned]
+    given = {"scenes": True, "views": True, "looks": episodes is not None, "actions": robots is not None}
+    lacking = [name for name, d in DOMAINS.items() if name not in owned and not any(given[m] for m in d.materials)]
     if named := [name for name in config.domains if name in lacking]:
-        raise StageError(f"{', '.join(named)} are made of robot episodes: give --demos. {REMEDY}")
+        raise StageError(f"{', '.join(named)}: made of robot episodes, give --demos. {REMEDY}")
     return [name for name in DOMAINS if name in (config.domains or set(DOMAINS) - set(lacking))]
 
 
@@ -152,29 +163,30 @@ class _Work:
 
         self._part(f"own-{domain}", samples)
 
-    def episodes(self, demos: Path) -> None:
-        """Questions about looks, and actions."""
-        config = self._config
-        looks = {
-            # A scene without a robot is not what the policy will see: half of each, where both can be asked.
+    def looks(self, traces: Traces) -> None:
+        """Questions about looks; half of a domain's where it can be asked about scenes without a robot as well."""
+        wanted = {
             name: quota // 2 if DOMAINS[name].scene else quota
             for name, quota in self._missing().items()
             if DOMAINS[name].look
         }
-        acted = {name: quota for name, quota in self._missing().items() if DOMAINS[name].needs == "actions"}
-        if looks:
-            traces = open_traces(demos)
-            own = _on_this_side(demos, config.split)
-            for start, part in _parts(trace for trace in traces if split_of(trace.id) == config.split):
-                self._part(f"episodes-{start:06d}", partial(from_traces, part, start, own, looks, config.seed))
+        if wanted:
+            known = len(traces.skips)
+            of = _on_this_side(traces.name, (trace.id for trace in traces), self._config.split, traces.skips)
+            # The stream is read again, and says again what it skips.
+            del traces.skips.rows[known:]
+            for start, part in _parts(trace for trace in traces if split_of(trace.id) == self._config.split):
+                self._part(f"looks-{start:06d}", partial(from_traces, part, start, of, wanted, self._config.seed))
             self._run.skips.rows.extend(traces.skips.rows)
-        if acted:
-            skips = Skips()
-            robots = open_robots(demos, skips)
-            normaliser = fit(robots)
-            own = sum(split_of(episode.id) == config.split for episode in robots)
-            for start, some in _parts(episode for episode in robots if split_of(episode.id) == config.split):
-                samples = partial(from_actions, some, start, own, acted, config.chunk, normaliser, config.seed)
+
+    def actions(self, robots: Robots) -> None:
+        """Actions as text, of as many steps of each episode."""
+        wanted = {name: quota for name, quota in self._missing().items() if "actions" in DOMAINS[name].materials}
+        if wanted:
+            config, normaliser = self._config, fit(robots)
+            of = _on_this_side(robots.name, (episode.id for episode in robots), config.split, Skips())
+            for start, part in _parts(episode for episode in robots if split_of(episode.id) == config.split):
+                samples = partial(from_actions, part, start, of, wanted, config.chunk, normaliser, config.seed)
                 self._part(f"actions-{start:06d}", samples)
             write_json(self._run.file("actions.json"), {"range": normaliser.to_json(), "chunk": config.chunk})
 
@@ -184,7 +196,7 @@ class _Work:
         try:
             missing = self._missing()
             asked = {name: quota for name, quota in missing.items() if DOMAINS[name].scene}
-            views = {name: quota for name, quota in missing.items() if DOMAINS[name].needs == "views"}
+            views = {name: quota for name, quota in missing.items() if "views" in DOMAINS[name].materials}
             for name, quotas, samples in (("scenes", asked, from_scenes), ("views", views, from_views)):
                 for number in range(-(-max(quotas.values(), default=0) // SAMPLES)):
                     left = {d: min(SAMPLES, quota - number * SAMPLES) for d, quota in quotas.items()}
@@ -223,18 +235,17 @@ class _Work:
         return self._run.commit_part(name, facts, writers, ledger.skips)
 
 
-def _on_this_side(demos: Path, split: Split) -> int:
-    """How many episodes with truth a split has.
+def _on_this_side(name: str, ids: Iterable[str], split: Split, skips: Skips) -> int:
+    """How many episodes a split has.
 
     Raises:
         StageError: where there is none.
     """
-    traces = open_traces(demos)
-    sides = Counter(split_of(trace.id) for trace in traces)
+    sides = Counter(map(split_of, ids))
     if not sides:
-        raise StageError(f"no episode of {demos} says what is true of it ({traces.skips.summary()}). {REMEDY}")
+        raise StageError(f"no episode of {name} says what is true of it ({skips.summary()}). {REMEDY}")
     if not sides[split]:
-        raise StageError(f"none of the {sides.total()} episodes of {demos} is of the split {split}: record more.")
+        raise StageError(f"none of the {sides.total()} episodes of {name} is of the split {split}: record more.")
     return sides[split]
 
 
@@ -290,6 +301,7 @@ def capability_command(
     out: Path,
     config: CapabilityConfig = CapabilityConfig(),
     demos: Path | None = None,
+    measured: MeasuredConfig = MeasuredConfig(),
     pools: dict[str, Path] | None = None,
     cache: Path | None = None,
     overwrite: bool = False,
@@ -311,12 +323,20 @@ def capability_command(
 
     Args:
         out: folder for the pool.
-        demos: demonstrations that were recorded with --truth-every.
+        demos: demonstrations that were recorded with --truth-every; or robot data with a state, which tell less.
         pools: pools of your own that stand for a domain, as name and path: whatever 'emt embed --pool' takes.
         cache: where light copies of textures are kept; by default $EMT_CACHE, else ~/.cache/embodied-midtrain.
         overwrite: replace a result that was made from other inputs or settings.
     """
-    artifact = capability(out, config, demos=demos, pools=pools, cache=cache, overwrite=overwrite)
+    artifact = capability(
+        out,
+        config,
+        episodes=None if demos is None else open_traces(demos, measured),
+        robots=None if demos is None else open_robots(demos, Skips()),
+        pools={name: open_pool(path, skips=Skips()) for name, path in (pools or {}).items()},
+        cache=cache,
+        overwrite=overwrite,
+    )
     counts = artifact.counts
     for name, wanted in counts["wanted"].items():
         given = counts["sources"].get(name, {"samples": 0})["samples"]
