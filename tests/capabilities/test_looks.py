@@ -9,8 +9,8 @@ from embodied_midtrain.capabilities import egocentric, plan, temporal
 from embodied_midtrain.capabilities.domains import DOMAINS
 from embodied_midtrain.capabilities.posing import Ledger, from_traces
 from embodied_midtrain.coupled.questions import CATEGORY
-from tests.capabilities.trace_answers import CHECKED, spoilt, wrong
 from tests.coupled.made import several, without
+from tools.capability_answers import CHECKED, spoilt, wrong
 
 
 @pytest.fixture(scope="module")

@@ -55,6 +55,9 @@ def test_even_by_domain_and_its_facts_beside_it(made):
     assert summary["plan"]["wanted"] == summary["plan"]["samples"] == 31
     assert summary["plan"]["kinds"]["done"]["questions"] == train.counts["kinds"]["plan"]["done"]
     assert all(0 <= row["majority"] <= 1 for domain in summary.values() for row in domain["baselines"].values())
+    numbers = [s.answer.replace(";", "").split() for s in samples if s.source == "action"]
+    commonest = [max(map(list(place).count, place)) / 30 for place in zip(*numbers, strict=True)]
+    assert summary["action"]["baselines"]["action"]["majority"] == pytest.approx(np.mean(commonest), abs=1e-4)
     assert summary["temporal"]["left_out"]["order"]["two pictures hardly differ"] > 0
 
 

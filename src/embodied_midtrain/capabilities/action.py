@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +29,13 @@ def fit(robots: Robots) -> ActionNormaliser:
     if not actions:
         raise StageError(f"{robots.name} has no episode to train on; record more of them")
     return ActionNormaliser.fit(actions)
+
+
+def guessed(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """The share of the answers' numbers that the commonest one at each place gets right; None without answers."""
+    numbers = [row["answer"].replace(";", "").split() for row in rows]
+    best = [Counter(place).most_common(1)[0][1] / len(rows) for place in zip(*numbers, strict=True)]
+    return round(float(np.mean(best)), 4) if best else None
 
 
 def actions(episode: Episode, wanted: int, chunk: int, normaliser: ActionNormaliser) -> Iterator[tuple[int, Question]]:

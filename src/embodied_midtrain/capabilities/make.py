@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from embodied_midtrain.artifacts import Artifact, Skips, StageError, StageRun, open_stage, write_json
-from embodied_midtrain.capabilities.action import fit
+from embodied_midtrain.capabilities.action import fit, guessed
 from embodied_midtrain.capabilities.domains import CEILINGS, DOMAINS
 from embodied_midtrain.capabilities.pooled import drawn
 from embodied_midtrain.capabilities.posing import (
@@ -275,7 +275,7 @@ def _finish(run: StageRun, wanted: Quotas) -> Artifact:
             "samples": made[domain],
             "scenes": len({row["episode"] for row in rows.get(domain, ())}),
             "kinds": _kinds(rows.get(domain, [])),
-            "baselines": baselines([row for row in rows.get(domain, ()) if row["kind"] != "action"], CEILINGS),
+            "baselines": _baselines(rows.get(domain, [])),
             "left_out": left.get(domain, {}),
         }
         for domain, quota in wanted.items()
@@ -284,6 +284,14 @@ def _finish(run: StageRun, wanted: Quotas) -> Artifact:
     sources = {name: {"samples": made[name], "group": "embodied"} for name in sorted(made)}
     kinds = {name: {kind: row["questions"] for kind, row in facts["kinds"].items()} for name, facts in summary.items()}
     return run.finish({"used": made.total(), "wanted": dict(wanted), "sources": sources, "kinds": kinds})
+
+
+def _baselines(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """As `coupled.baselines`; of actions, the share of numbers that the commonest one at their place gets right."""
+    acted = [row for row in rows if row["kind"] == "action"]
+    if acted:
+        return {"action": {"questions": len(acted), "majority": guessed(acted), "words": None}}
+    return baselines(rows, CEILINGS)
 
 
 def _kinds(rows: list[dict[str, Any]]) -> dict[str, Any]:
