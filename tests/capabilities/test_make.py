@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from embodied_midtrain.artifacts import ArtifactMismatch, Skips, StageError, read_json
-from embodied_midtrain.capabilities import make
+from embodied_midtrain.capabilities import filling, make
 from embodied_midtrain.capabilities.make import SUMMARY, CapabilityConfig, capability
 from embodied_midtrain.capabilities.splits import HELD_OUT, split_of
 from embodied_midtrain.coupled.couple import read_facts
@@ -89,14 +89,14 @@ def test_actions_are_those_that_follow_in_the_numbers_of_training(made, given):
 
 def test_a_killed_run_goes_on_and_gives_the_same(made, given, tmp_path, monkeypatch):
     whole, _ = made
-    committed = make._Work._commit
+    committed = filling.Filling._commit
 
     def killed(self, name, samples):
         if name.startswith("actions"):
             raise KeyboardInterrupt
         return committed(self, name, samples)
 
-    monkeypatch.setattr(make._Work, "_commit", killed)
+    monkeypatch.setattr(filling.Filling, "_commit", killed)
     with pytest.raises(KeyboardInterrupt):
         capability(tmp_path / "out", TRAIN, **given)
     done = (tmp_path / "out" / "looks-000000.parquet").stat().st_mtime_ns

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,9 @@ OUTSIDE = 1.0
 """The offset where fingers are seen that the calibration has outside the picture."""
 LEAST_PIXELS = 12
 """Of the fingers; looks that show fewer say nothing."""
+
+JUDGED = 8
+"""Looks of an episode that are enough to judge its calibration by."""
 
 PAIRS = 24
 """Pairs of pictures, at most, in which motion is looked for."""
@@ -56,29 +59,32 @@ def fits(trace: Trace, view: View) -> bool | None:
 
     By the fingers' masks where there are any (`finger_fit`), else by motion (`motion_rank`).
     """
-    fit = finger_fit(trace, view)
+    fit = finger_fit(trace, view, JUDGED)
     if fit is not None:
         return None if fit.median is None else fit.median <= MISMATCH
     rank = motion_rank(trace, view)
     return None if rank is None else rank >= RANK
 
 
-def finger_fit(trace: Trace, view: View) -> Fit | None:
+def finger_fit(trace: Trace, view: View, most: int | None = None) -> Fit | None:
     """The fingers' outline as the calibration has it against their mask; None where either is not known.
 
     The outline is that of each finger's projected points, cut off at the picture's edges as the mask is, less what
-    the picture shows other things at; its middle is the middle of the pixels in it.
+    the picture shows other things at; its middle is the middle of the pixels in it. `most`: looks that are taken, even
+    over the episode; all by default.
     """
     if trace.fingers is None or view.cameras is None or view.seen is None:
         return None
-    found = list(_offsets(trace, view))
+    count = len(trace.looks)
+    looks = np.unique(np.linspace(0, count - 1, min(count, most or count)).round().astype(int))
+    found = list(_offsets(trace, view, looks.tolist()))
     offsets = tuple(offset for offset in found if offset is not None)
     return Fit(offsets, len(found) - len(offsets))
 
 
-def _offsets(trace: Trace, view: View) -> Iterator[float | None]:
+def _offsets(trace: Trace, view: View, looks: Sequence[int]) -> Iterator[float | None]:
     assert trace.fingers is not None and view.seen is not None
-    for look in range(len(trace.looks)):
+    for look in looks:
         mask = view.seen[look] == FINGERS
         if mask.sum() < LEAST_PIXELS:
             yield None
@@ -97,7 +103,7 @@ def finger_outline(trace: Trace, view: View, look: int) -> NDArray[np.bool_] | N
     """The pixels within the outlines of the fingers; None where a part of them is behind the camera."""
     assert trace.fingers is not None and view.cameras is not None
     height, width = view.size
-    drawn = Image.new("1", (width, height))
+    drawn = Image.new("L", (width, height))
     for finger in trace.fingers[look]:
         seen = view.cameras[look].project(finger)
         if seen[:, 2].min() <= 0.005:
@@ -105,7 +111,7 @@ def finger_outline(trace: Trace, view: View, look: int) -> NDArray[np.bool_] | N
         hull = require("scipy.spatial", "data").ConvexHull(seen[:, :2], qhull_options="QJ")
         # Pixel n of the drawing covers n to n + 1.
         ImageDraw.Draw(drawn).polygon([(x - 0.5, y - 0.5) for x, y in seen[hull.vertices, :2].tolist()], fill=1)
-    return np.asarray(drawn, bool)
+    return np.asarray(drawn) > 0
 
 
 def motion_rank(trace: Trace, view: View) -> float | None:

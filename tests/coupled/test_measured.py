@@ -1,0 +1,114 @@
+"""Data without a simulator: a state, perhaps a calibration."""
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+
+from embodied_midtrain.artifacts import StageError, read_json
+from embodied_midtrain.config import ConfigError
+from embodied_midtrain.coupled.calibration import CameraEntry, read_calibration
+from embodied_midtrain.coupled.couple import CoupleConfig, couple, read_facts
+from embodied_midtrain.coupled.measured import MeasuredConfig
+from embodied_midtrain.coupled.opening import open_traces
+from embodied_midtrain.episodes import ActionSpec, Episode
+from embodied_midtrain.robots.hdf5 import close_header, write_demo, write_header
+from tests.coupled import made
+
+SPEC = ActionSpec(("x", "y", "z", "gripper"), "delta", "world", "none", 3, 1, (-1.0,) * 4, (1.0,) * 4, 20.0)
+STATE = MeasuredConfig(state="pose", opening=3, every=3)
+COUPLE = CoupleConfig(looks_per_episode=12, questions_per_look=9)
+
+
+@pytest.fixture(scope="module")
+def episodes(tmp_path_factory):
+    path = tmp_path_factory.mktemp("real") / "stack.hdf5"
+    with h5py.File(path, "w") as file:
+        data = write_header(file, task="stack", instruction="stack the cubes", spec=SPEC, environment={})
+        for number in range(3):
+            trace = made.trace(number, every=1, shift=(0.01 * number, 0.0, 0.0))
+            frames = trace.view("agent").frames
+            state = np.concatenate([trace.place, trace.opening[:, None]], 1)
+            episode = Episode("", "stack", trace.instruction, frames, np.zeros((len(frames), 4), np.float32))
+            write_demo(data, number, episode, observations={"pose": state})
+        close_header(file, {})
+    return path
+
+
+def calibration(folder, **changed):
+    right, up, forward = made.CAMERA.axes
+    entry = {
+        "position": made.CAMERA.position.tolist(),
+        "rotation": np.stack([right, -up, forward], 1).tolist(),
+        "fovy": made.CAMERA.fovy,
+    }
+    path = folder / "cameras.yaml"
+    path.write_text(yaml.safe_dump({"cameras": {"agent": {**entry, **changed}}}))
+    return read_calibration(path)
+
+
+def asked(folder, episodes, known=None, measured=STATE):
+    artifact = couple(folder, COUPLE, episodes=open_traces(episodes, measured, calibration=known))
+    left = read_json(artifact.file("coupled.json"))["left_out"]
+    return artifact, {row["kind"] for row in read_facts(folder)}, left
+
+
+def test_with_a_calibration_places_are_asked_for(tmp_path, episodes):
+    artifact, kinds, left = asked(tmp_path / "out", episodes, calibration(tmp_path))
+    assert kinds == {"plan", "phase", "next", "path", "path-end", "grasp-point"}
+    assert artifact.counts["skipped"] == {} and left["where"] == {"masks of things not known": 36}
+    truth = made.trace(0, every=1)
+    row = next(r for r in read_facts(tmp_path / "out") if r["kind"] == "grasp-point" and r["episode"].endswith("_0"))
+    step = row["about"][2]
+    wanted = made.CAMERA.project(truth.place[step], (made.SIDE, made.SIDE))[:2] / made.SIDE
+    assert np.abs(wanted - row["shown"][0]).max() < 1e-3
+
+
+def test_without_one_they_are_left_out_and_counted(tmp_path, episodes):
+    _, kinds, left = asked(tmp_path / "out", episodes)
+    assert kinds == {"plan", "phase", "next"}
+    assert left["path"] == {"no calibration": 36}
+
+
+def test_without_a_gripper_there_are_no_grasps(tmp_path, episodes):
+    _, kinds, left = asked(tmp_path / "out", episodes, measured=MeasuredConfig(state="pose", every=3))
+    assert "plan" in kinds and left["grasp-point"]["episode without a grasp"] == 3
+
+
+@pytest.mark.parametrize("wrong", [{"convention": "opengl"}, {"position": [0.9, -0.2, 0.9]}])
+def test_one_that_does_not_fit_is_found(tmp_path, episodes, wrong):
+    artifact, kinds, _ = asked(tmp_path / "out", episodes, calibration(tmp_path, **wrong))
+    assert kinds == {"plan", "phase", "next"}
+    assert artifact.counts["skipped"] == {"calibration does not fit the pictures": 3}
+
+
+def test_pixels_and_field_of_view_are_the_same_camera(tmp_path):
+    entry = calibration(tmp_path).cameras["agent"]
+    one = entry.pinhole((96, 128))
+    focal = one.focal[0] * 5
+    pixels = CameraEntry(entry.position, entry.rotation, size=(480, 640), fx=focal, fy=focal, cx=320, cy=240)
+    other = pixels.pinhole((96, 128))
+    points = np.random.default_rng(0).uniform(-0.1, 0.1, (20, 3))
+    assert np.allclose(one.project(points), other.project(points))
+    assert np.allclose(one.project(points), made.CAMERA.project(points, (96, 128)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"fovy": None}, "needs fovy"),
+        ({"fovy": 200.0}, "between 0 and 180"),
+        ({"rotation": [[1, 0, 0], [0, 1, 0], [0, 0, 2]]}, "no rotation"),
+        ({"positon": [0, 0, 0]}, "did you mean 'position'"),
+    ],
+)
+def test_files_that_make_no_camera(tmp_path, changed, message):
+    with pytest.raises(ConfigError, match=message):
+        calibration(tmp_path, **changed).cameras["agent"].pinhole((96, 96))
+
+
+def test_a_wrong_index_and_a_missing_name_say_what_to_do(tmp_path, episodes):
+    with pytest.raises(StageError, match="--place"):
+        asked(tmp_path / "a", episodes, measured=MeasuredConfig(state="pose", place=(0, 1, 9)))
+    with pytest.raises(StageError, match="--state"):
+        open_traces(episodes)
