@@ -13,14 +13,17 @@ import pytest
 from PIL import Image
 
 from embodied_midtrain.artifacts import ArtifactMismatch, Skips, StageError, read_json
+from embodied_midtrain.backbones.opening import load_backbone
 from embodied_midtrain.capabilities import filling, make
 from embodied_midtrain.capabilities.make import SUMMARY, CapabilityConfig, capability
 from embodied_midtrain.capabilities.splits import HELD_OUT, split_of
 from embodied_midtrain.coupled.couple import read_facts
+from embodied_midtrain.midtraining.midtrain import MidtrainConfig, midtrain
 from embodied_midtrain.robots.actions import ActionNormaliser
 from embodied_midtrain.sources.opening import open_pool
 from tests.coupled.made import as_traces, several
-from tests.tiny import Dots
+from tests.midtraining.test_midtrain import FROZEN_VISION
+from tests.tiny import Dots, backbone
 
 TOLD = ("plan", "egocentric", "temporal", "action")
 TRAIN = CapabilityConfig(domains=TOLD, budget=122)
@@ -118,6 +121,13 @@ def test_more_wanted_than_there_is(given, tmp_path, capsys, monkeypatch):
     summary = read_json(tmp_path / "out" / SUMMARY)["plan"]
     assert summary["wanted"] == 5000 > summary["samples"] > 100
     assert "of 5000 wanted: 'emt compose' repeats samples" in said
+
+
+def test_a_backbone_is_trained_on_all_of_it(made, tmp_path):
+    """Questions about one picture and about several, in one mixture of domains."""
+    config = MidtrainConfig(**FROZEN_VISION, weights={"temporal": 2.0, "egocentric": 1.0, "action": 1.0})
+    trained = midtrain(tmp_path / "out", config, backbone=backbone("compact"), pool=made[0].path)
+    assert load_backbone(trained.file("model"))
 
 
 def test_a_pool_of_your_own_stands_for_a_domain(tmp_path):
