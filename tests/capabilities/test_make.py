@@ -123,6 +123,13 @@ def test_more_wanted_than_there_is(given, tmp_path, capsys, monkeypatch):
     assert "of 5000 wanted: 'emt compose' repeats samples" in said
 
 
+def test_actions_need_no_truth(given, tmp_path, monkeypatch):
+    monkeypatch.delattr(make, "open_traces")
+    monkeypatch.setattr(make, "open_robots", lambda *_: given["robots"])
+    make.capability_command(tmp_path / "out", CapabilityConfig(domains=("action",), budget=9), demos=tmp_path)
+    assert len(list(open_pool(tmp_path / "out", skips=Skips()))) == 9
+
+
 def test_a_backbone_is_trained_on_all_of_it(made, tmp_path):
     """Questions about one picture and about several, in one mixture of domains."""
     config = MidtrainConfig(**FROZEN_VISION, weights={"temporal": 2.0, "egocentric": 1.0, "action": 1.0})

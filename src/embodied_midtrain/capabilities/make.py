@@ -202,10 +202,13 @@ def capability_command(
         cache: where light copies of textures are kept; by default $EMT_CACHE, else ~/.cache/embodied-midtrain.
         overwrite: replace a result that was made from other inputs or settings.
     """
+    config.check()
+    # Actions can be had of data that say nothing else.
+    told = demos is not None and any(DOMAINS[name].look for name in config.domains or DOMAINS)
     artifact = capability(
         out,
         config,
-        episodes=None if demos is None else open_traces(demos, measured),
+        episodes=open_traces(demos, measured) if told and demos is not None else None,
         robots=None if demos is None else open_robots(demos, Skips()),
         pools={name: open_pool(path, skips=Skips()) for name, path in (pools or {}).items()},
         cache=cache,
