@@ -10,8 +10,11 @@ import pytest
 from embodied_midtrain.artifacts import ArtifactMismatch, Skips, StageError, read_json
 from embodied_midtrain.coupled.couple import CoupleConfig, couple, read_facts
 from embodied_midtrain.coupled.questions import CATEGORY, FAMILIES
+from embodied_midtrain.midtraining.midtrain import MidtrainConfig, midtrain
 from embodied_midtrain.sources.opening import open_pool
 from tests.coupled import made
+from tests.midtraining.test_midtrain import FROZEN_VISION
+from tests.tiny import backbone
 
 ALL = CoupleConfig(looks_per_episode=17, questions_per_look=len(CATEGORY))
 
@@ -153,3 +156,10 @@ def test_facts_are_plain_json(tmp_path):
     pool_of(tmp_path / "out", [made.trace()])
     for line in (tmp_path / "out" / "questions-000000.jsonl").read_text().splitlines():
         assert {"kind", "episode", "step", "views", "about", "answer"} <= json.loads(line).keys()
+
+
+def test_a_backbone_is_trained_on_it(tmp_path):
+    pool_of(tmp_path / "pool", [made.trace()])
+    config = MidtrainConfig(**{**FROZEN_VISION, "weights": {"etc-spatial": 0.5, "etc-trajectory": 0.5}})
+    trained = midtrain(tmp_path / "out", config, backbone=backbone("compact"), pool=tmp_path / "pool")
+    assert trained.counts["skipped"] == {}

@@ -16,9 +16,10 @@ STILL = 0.01
 """A thing that moves less before it is taken lies still, metres."""
 ON_MASK = 0.03
 """The grasp point may be this far from what is seen of the thing, part of the picture's height."""
-REGION = 0.12
-"""Side of the regions of the surroundings, part of the picture."""
-TRIES = 4
+OFF = (0.05, 0.3)
+"""How far from a thing regions of the surroundings are taken, part of the picture."""
+TRIES = 6
+"""Of them, for each thing."""
 
 
 def affordance(moment: Moment) -> Iterator[Asked]:
@@ -93,12 +94,20 @@ def _graspable(moment: Moment, shot: Shot) -> Iterator[Asked]:
             moment.leave("not clear whether it can be grasped", ("graspable",))
             continue
         yield _region(shot, shot.boxes[thing], can, thing)
+        yield from _beside(moment, shot, shot.boxes[thing])
+
+
+def _beside(moment: Moment, shot: Shot, box: Region) -> Iterator[Asked]:
+    """Regions of the size of a thing's, some way off, that show nothing: by size and place they might be things'."""
     height, width = shot.view.size
-    tall, wide = round(REGION * height), round(REGION * width)
-    for row, column in moment.rng.integers(0, (height - tall, width - wide), (TRIES, 2)).tolist():
-        if (shot.seen[row : row + tall, column : column + wide] == NOTHING).all():
-            edges = (column / width, row / height, (column + wide) / width, (row + tall) / height)
-            yield _region(shot, Region("box", tuple(round(edge, DIGITS) for edge in edges)), False, -1)
+    left, top, right, bottom = (round(v * n) for v, n in zip(box.values, (width, height, width, height), strict=True))
+    for way, far in zip(moment.rng.uniform(0, 2 * np.pi, TRIES), moment.rng.uniform(*OFF, TRIES), strict=True):
+        across, down = round(np.cos(way) * far * width), round(np.sin(way) * far * height)
+        edges = (left + across, top + down, right + across, bottom + down)
+        inside = edges[0] >= 0 and edges[2] <= width and edges[1] >= 0 and edges[3] <= height
+        if inside and (shot.seen[edges[1] : edges[3], edges[0] : edges[2]] == NOTHING).all():
+            parts = (edges[0] / width, edges[1] / height, edges[2] / width, edges[3] / height)
+            yield _region(shot, Region("box", tuple(round(part, DIGITS) for part in parts)), False, -1)
 
 
 def _region(shot: Shot, box: Region, can: bool, thing: int) -> Asked:

@@ -18,13 +18,16 @@ LEAST = 20
 """Questions of a kind below which nothing is said."""
 MOST = 2_000
 """Questions of a kind that are judged, the first ones."""
-NEAR = 0.1
+NEAR = 0.05
 """A guessed point counts as right within this part of the picture."""
 
 CEILINGS: dict[str, float] = {
-    **dict.fromkeys(("nearer", "side", "same-thing", "visible", "holding", "graspable"), 0.65),
+    **dict.fromkeys(("nearer", "side", "same-thing", "visible", "holding"), 0.7),
     **dict.fromkeys(("direction", "distance", "gap", "what-at", "phase", "next"), 0.65),
-    **dict.fromkeys(("where", "box", "cross-view", "grasp-point", "meant", "path", "path-end"), 0.5),
+    **dict.fromkeys(("where", "box", "cross-view", "meant", "path", "path-end"), 0.5),
+    # Things stand in one part of the table, those of one task near to one place.
+    "graspable": 0.75,
+    "grasp-point": 0.7,
     # The instruction tells the plan but for where in it the robot is; the scene's things are few.
     **dict.fromkeys(("plan", "describe"), 1.0),
 }

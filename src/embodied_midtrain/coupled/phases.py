@@ -104,10 +104,10 @@ def _onset(part: NDArray[np.floating], step: int) -> int:
 
 
 def _settled(opening: NDArray[np.floating], start: int, stop: int) -> int:
-    """The first step from `start` on from which the fingers no longer move, within 3 % of their way in all."""
-    part = np.abs(opening[start:stop] - opening[min(stop, len(opening)) - 1])
-    moving = np.nonzero(part > 0.15)[0]
-    return min(start + (int(moving[-1]) + 2 if len(moving) else 1), stop)
+    """The first step from `start` on from which the fingers stay where they are at the end, but for a tenth."""
+    left = np.abs(opening[start:stop] - opening[stop - 1])
+    moving = np.nonzero(left > 0.1 * max(float(left.max()), 1e-6))[0]
+    return min(start + (int(moving[-1]) + 1 if len(moving) else 1), stop)
 
 
 def _events(trace: Trace, speed: NDArray[np.float64]) -> Iterator[tuple[int, Kind, int]]:
@@ -129,7 +129,10 @@ def _events(trace: Trace, speed: NDArray[np.float64]) -> Iterator[tuple[int, Kin
             if number and turn > free:
                 yield turn, "approach", thing
         yield begin, "grasp", thing
-        yield _settled(trace.opening, start, min(stop, start + 40)), "carry", thing
+        taken = _settled(trace.opening, start, min(stop, start + 40))
+        if trace.held is not None:
+            taken = max(taken, start + 1 + int((trace.held[start:stop] == thing).argmax()))
+        yield taken, "carry", thing
         if stop < steps:
             yield stop, "release", thing
             free = min(_settled(trace.opening, stop, min(stop + 25, steps)), steps)
