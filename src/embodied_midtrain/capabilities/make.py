@@ -216,7 +216,8 @@ def capability_command(
     )
     counts = artifact.counts
     for name, wanted in counts["wanted"].items():
-        given = counts["sources"].get(name, {"samples": 0})["samples"]
-        note = "" if given == wanted else f"  of {wanted} wanted: 'emt compose' repeats samples, and says how often"
-        print(f"{name:<12}{given:>8} samples  {len(counts['kinds'][name]):>2} kinds{note}")
+        given, kinds = counts["sources"].get(name, {"samples": 0})["samples"], len(counts["kinds"][name])
+        what = f"{kinds:>2} kinds" if kinds else "of your own" if given else "nothing"
+        note = "" if given == wanted else f"; {wanted} wanted: 'emt compose' repeats samples, and says how often"
+        print(f"{name:<12}{given:>8} samples, {what}{note}")
     print(f"{counts['used']} samples in {out}")
