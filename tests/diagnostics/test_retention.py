@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -127,6 +128,23 @@ def test_all_models_answer_the_same_questions(tmp_path, pool):
     assert again.fingerprint == artifact.fingerprint
     with pytest.raises(ArtifactMismatch, match="excluded 0"):
         retention(out, CONFIG, before=before, after=[str(other)], pool=pool)
+
+
+def test_each_domain_is_an_ability_whatever_the_number_of_pictures(tmp_path):
+    plan = [question("plan", str(n), picture(n), "Is it done?", ("yes", "no")[n % 2]) for n in range(12)]
+    pairs = [
+        replace(
+            question("camera", str(n), picture(n), "Which one is higher?", ("first", "second")[n % 2]), pictures=two
+        )
+        for n in range(12)
+        for two in [(picture(n), picture(40 + n), picture(60 + n))[: 2 + n % 2]]
+    ]
+    pool = open_pool(make_pool(tmp_path / "pool", [*plan, *pairs]), skips=Skips())
+    config = replace(CONFIG, captions=(), charts=(), domains=("camera", "plan", "temporal"), choices=2)
+    before = str(folder("compact"))
+    artifact = retention(tmp_path / "out", config, before=before, after=[before], pool=pool)
+    assert artifact.counts["questions"] == {"camera": 12, "plan": 12}
+    assert artifact.counts["skipped"]["too few held-out questions"] == 3 + 1 + 1
 
 
 def test_bad_input_is_refused(tmp_path, pool):

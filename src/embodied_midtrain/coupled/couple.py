@@ -134,7 +134,7 @@ def _samples(
 ) -> Iterator[Sample]:
     asker: Asker[Asked] = Asker(rng, shares(config.wanted), MOST)
     for trace in part:
-        trace = _checked(trace, skips)
+        trace = checked(trace, skips)
         found = phases(trace)
         if found and not any(phase.kind == "grasp" for phase in found):
             left["grasp-point", "episode without a grasp"] += 1
@@ -154,7 +154,7 @@ def _samples(
                     yield sample
 
 
-def _checked(trace: Trace, skips: Skips) -> Trace:
+def checked(trace: Trace, skips: Skips) -> Trace:
     """The same without calibrations that do not fit the pictures."""
     views = []
     for view in trace.views:

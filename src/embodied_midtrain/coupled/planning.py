@@ -33,8 +33,7 @@ def planning(moment: Moment) -> Iterator[Asked]:
         subject=order,
         views=views,
     )
-    inside = moment.step - phases[number].start
-    if (number and inside < EDGE) or phases[number].stop - moment.step <= EDGE < phases[number].stop:
+    if between(moment):
         moment.leave("between two sub-actions", ("phase", "next"))
         return
     kinds = [kind for kind in DOING if any(phase.kind == kind for phase in phases)]
@@ -66,3 +65,11 @@ def planning(moment: Moment) -> Iterator[Asked]:
         subject=order,
         views=views,
     )
+
+
+def between(moment: Moment) -> bool:
+    """Whether the step is too near to where one sub-action ends and another begins to say which it is in."""
+    assert moment.phase is not None
+    phase = moment.phases[moment.phase]
+    begins = moment.phase > 0 and moment.step - phase.start < EDGE
+    return begins or phase.stop - moment.step <= EDGE < phase.stop

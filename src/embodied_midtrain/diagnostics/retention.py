@@ -61,6 +61,8 @@ class RetentionConfig:
     """Sources that ask about diagrams."""
     spatial: tuple[str, ...] = ("tabletop-scenes", "libero-scenes")
     """Sources that ask where things are."""
+    domains: tuple[str, ...] = ()
+    """Sources that are an ability each, under their own name: those of `emt capability --split held-out`."""
     questions: int = 200
     """Questions for each ability, as far as there are held-out samples."""
     choices: int = 10
@@ -80,7 +82,9 @@ class RetentionConfig:
 
     @property
     def abilities(self) -> dict[str, tuple[str, ...]]:
-        return {"captions": self.captions, "ocr": self.ocr, "charts": self.charts, "spatial": self.spatial}
+        grouped = {"captions": self.captions, "ocr": self.ocr, "charts": self.charts, "spatial": self.spatial}
+        # A domain of a group's name takes its place.
+        return grouped | {name: (name,) for name in self.domains}
 
     def check(self) -> None:
         """Raise ValueError on settings that cannot be meant."""
@@ -260,6 +264,8 @@ def retention_command(
     Examples:
         emt retention --before compact --after runs/quickstart/midtrain/selected/model --pool runs/quickstart/pool \\
             --exclude runs/quickstart/select/estimator --out runs/quickstart/retention
+        emt retention --after runs/adapted/model --pool runs/held-out --domains spatial grounding plan camera \\
+            egocentric temporal action --out runs/abilities
         emt retention --before Qwen/Qwen3-VL-2B-Instruct --after runs/mine/midtrained/model --pool data/held-out.json \\
             --captions held-out --out runs/mine/retention --lmms-eval pope blink visulogic 3dsrbench spatialeval
 

@@ -9,12 +9,12 @@ import re
 from dataclasses import replace
 
 import numpy as np
-from rays import Rays
 from scipy.spatial import ConvexHull
 
 from embodied_midtrain.samples import REGION_MARK, Region
 from embodied_midtrain.sources.asking import Question
 from embodied_midtrain.sources.registry.scenes_truth import Scene
+from tests.sources.registry.rays import Rays
 
 STEP = 3
 CONTAINERS = ("bowl", "mug", "basket", "ramekin", "tray", "caddy")

@@ -109,18 +109,26 @@ class TabletopStage:
 
     def scene(self, seed: int, number: int) -> Scene:
         """Scene `number` of the world `seed`: always the same one."""
+        placed, rng = self.arrange(seed, number)
+        return self.draw(f"{number:05d}", placed, _camera(rng))
+
+    def arrange(self, seed: int, number: int) -> tuple[list[tuple[str, Entry]], np.random.Generator]:
+        """Put up scene `number` of the world `seed`: what stands there, and the chance that goes on from here."""
         rng = np.random.default_rng([seed, number])
         self._furnish(rng)
         placed = self._place(_cast(rng, number), rng)
-        camera = _camera(rng)
         self._mujoco.mj_forward(self.model, self.data)
+        return placed, rng
+
+    def draw(self, id: str, placed: list[tuple[str, Entry]], camera: FreeCamera) -> Scene:
+        """What is put up now, seen from a camera."""
         seen = self._renderer.segmentation(self.data, camera)
         things = tuple(
             Thing(body, entry, surface_points(self.model, self.data, self.geoms[body]), np.isin(seen, self.geoms[body]))
             for body, entry in placed
         )
         table = seen == self.model.geom("table").id
-        return Scene(f"{number:05d}", self._renderer.render(self.data, camera), camera, things, table)
+        return Scene(id, self._renderer.render(self.data, camera), camera, things, table)
 
     def _furnish(self, rng: np.random.Generator) -> None:
         """Table, floor and light."""

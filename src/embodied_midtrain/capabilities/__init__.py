@@ -1,0 +1,1 @@
+"""Embodied questions by capability: seven domains, with exact answers from simulators and trajectories."""
