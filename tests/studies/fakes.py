@@ -8,6 +8,7 @@ from pathlib import Path
 
 from embodied_midtrain.artifacts import Artifact, StageError, open_stage, write_atomic, write_json
 from embodied_midtrain.benchmarks.rollout import EPISODES, RolloutConfig
+from embodied_midtrain.episodes import Robots
 from embodied_midtrain.policies.settings import FinetuneConfig
 
 STAGES = {name: f"tests.studies.fakes:{name}" for name in ("midtrain", "finetune", "rollout", "drift")}
@@ -51,17 +52,17 @@ def finetune(
     config: FinetuneConfig,
     *,
     backbone: str,
-    demos: Path | str,
+    demos: Robots,
     vqa: Path | None = None,
     start: str | None = None,
     cache: Path | None = None,
 ) -> Artifact:
     assert (start is None) or start == backbone
-    given: dict[str, Artifact | str] = {"backbone": _words(backbone), "demos": Path(demos).name}
+    given: dict[str, Artifact | str] = {"backbone": _words(backbone), "demos": demos.fingerprint()}
     with open_stage(out, "finetune", config, given | ({"vqa": Path(vqa).name} if vqa else {})) as run:
         if not run.done:
             beside = f" + {Path(vqa).name}" if vqa else ""
-            way = f"{_words(backbone)} > {Path(demos).name}{beside} {config.head} seed {config.seed}"
+            way = f"{_words(backbone)} > {demos.name}{beside} {config.head} seed {config.seed}"
             write_atomic(run.file("policy/backbone/way.txt"), way)
             run.finish()
         return run.artifact()

@@ -95,9 +95,6 @@ def test_what_training_does_reaches_the_policy(whole: tuple[Study, Path]) -> Non
     way = (folder / "policy" / "backbone" / "way.txt").read_text()
     begun, *steps = way.split(" > ")
     assert begun == Path(study.backbone).name
-    both = next(
-        row["key"] for row in outline(plan(study), (), house_of(study, out))["stages"] if row["stage"] == "compose"
-    )
     assert steps == ["0.0001 seed 1", "robot + books query seed 1", "robot fast seed 1"]
 
 

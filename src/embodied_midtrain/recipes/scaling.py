@@ -43,6 +43,8 @@ def scaled(recipe: Recipe) -> Recipe:
 
 def scaled_config(stage: str, config: T, factor: float) -> T:
     """A stage's config with its counts times the factor; of a stage without counts, the same."""
+    if factor == 1.0:
+        return config
     least = COUNTS.get(stage, {})
     known = {field.name for field in fields(config)}  # type: ignore[arg-type]
     assert set(least) <= known, f"{type(config).__name__} has no {set(least) - known}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +16,8 @@ from embodied_midtrain.report.charts import short
 from embodied_midtrain.report.study import StudyCell, StudyComparison, StudySummary
 
 MARKS = {"better": "▲", "worse": "▼", "cannot tell": ""}
+MOST_NAMED = 3
+"""Findings that a headline has room for."""
 LEGEND = "▲ ▼ better or worse than what it is tested against, by more than noise after correction for all tests (Holm)."
 
 
@@ -107,6 +110,32 @@ def markdown(summary: StudySummary) -> str:
     if summary.commands:
         parts += ["## To be played by vla-eval", "```\n" + "\n".join(summary.commands) + "\n```"]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def finding(summary: StudySummary) -> tuple[str, Literal["clear", "unclear", "none"]]:
+    """What the study says, and how sure that is: only what is more than noise after all tests is named."""
+    if not summary.cells:
+        return "No answer yet: no policy has been rolled out.", "none"
+    if summary.scale != 1:
+        return "A rehearsal: the study runs from end to end, its figures say nothing.", "none"
+    controls = {v.name for v in summary.variants if v.control}
+    tested = [c for c in summary.comparisons if c.variant not in controls]
+    if not tested:
+        return "There is nothing to compare yet.", "none"
+    titles = {(benchmark, head): title for benchmark, head, title in summary.columns()}
+    found = []
+    for outcome in ("better", "worse"):
+        for row in tested:
+            if row.outcome == outcome:
+                where = f" on {titles[row.benchmark, row.head]}" if len(titles) > 1 else ""
+                found.append(f"{summary.title(row.variant)} is {outcome} than {summary.title(row.against)}{where}")
+    if not found:
+        return f"None of {len(tested)} differences is more than noise at this budget.", "unclear"
+    more = f", and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+    headline = f"{'; '.join(found[:MOST_NAMED])}{more}."
+    apart = [c for c in summary.comparisons if c.variant in controls]
+    blind = apart and not any(c.outcome == "worse" for c in apart)
+    return headline[:1].upper() + headline[1:], "unclear" if blind else "clear"
 
 
 def remarks(summary: StudySummary) -> list[str]:

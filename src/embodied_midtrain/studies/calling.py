@@ -19,17 +19,13 @@ from embodied_midtrain.artifacts import (
 )
 from embodied_midtrain.backbones.backbone import Backbone
 from embodied_midtrain.backbones.opening import load_backbone
-from embodied_midtrain.benchmarks.protocol import Actor
-from embodied_midtrain.episodes import Robots
 from embodied_midtrain.policies.joint import ImageText
-from embodied_midtrain.policies.opening import load_actor
 from embodied_midtrain.policies.policy import Policy
-from embodied_midtrain.robots.opening import open_robots
+from embodied_midtrain.robots.balanced import BalancedRobots
 from embodied_midtrain.samples import Pool
-from embodied_midtrain.sources.opening import open_pool
 from embodied_midtrain.sources.places import absolute
 from embodied_midtrain.studies.plan import Base, Given, Source, Stage
-from embodied_midtrain.studies.stages import CACHES, MODELS, Kind, kind_of
+from embodied_midtrain.studies.stages import CACHES, MODELS, OPENERS, Kind, Lying, Slot, kind_of
 
 MADE_FROM = "study.json"
 """In a stage's logs: what its inputs were when it was done."""
@@ -61,6 +57,13 @@ class House:
 
     def place(self, source: Given | Stage) -> str:
         return str(self.of(source)) if isinstance(source, Stage) else absolute(source.path, self.folder)
+
+    def lying(self, source: Given | Stage, skips: Skips) -> Lying:
+        """What it is opened from."""
+        if isinstance(source, Stage):
+            return Lying(self.place(source), skips)
+        images = source.images and self.folder / source.images
+        return Lying(self.place(source), skips, images, source.camera, source.split)
 
 
 def is_done(house: House, stage: Stage) -> bool:
@@ -110,25 +113,24 @@ def print_of(house: House, given: Given, kind: type) -> str:
     """
     known = (given.key, kind.__name__)
     if known not in house.prints:
-        place = house.place(given)
         try:
-            house.prints[known] = _print(place, given, kind)
+            house.prints[known] = _print(house, given, kind)
         except StageError as error:
             hint = f" To be had: {given.home}" if given.home else ""
             raise StageError(f"data.{given.name}: {error}{hint}") from error
     return house.prints[known]
 
 
-def _print(place: str, given: Given, kind: type) -> str:
-    if kind is Artifact:
-        return Artifact.open(place).fingerprint
-    if kind is Robots:
-        return open_robots(place, Skips(), camera=given.camera, split=given.split).fingerprint()
-    if kind in (Pool, ImageText, Path):
-        return open_pool(place, images=given.images, skips=Skips()).fingerprint()
-    if not Path(place).is_dir():
-        raise StageError(f"there is no folder {place}")
-    return _stamps(Path(place))
+def _print(house: House, given: Given, kind: type) -> str:
+    """Of what it is opened as; of a path, of the pool there. Models are told by their files."""
+    kind = Pool if kind in (Path, ImageText) else kind
+    lying = house.lying(given, Skips())
+    if kind is not Backbone and hasattr(kind, "fingerprint"):
+        found = OPENERS[kind](lying).fingerprint
+        return str(found() if callable(found) else found)
+    if not Path(lying.place).is_dir():
+        raise StageError(f"there is no folder {lying.place}")
+    return _stamps(Path(lying.place))
 
 
 def call(house: House, stage: Stage) -> Artifact:
@@ -144,6 +146,13 @@ def call(house: House, stage: Stage) -> Artifact:
     return made
 
 
+def _together(slot: Slot, several: Mapping[str, Any]) -> Any:
+    if slot.many is None:
+        # Several robots where one is wanted: drawn from in balance.
+        return BalancedRobots(several, episodes=None, seed=0)
+    return list(several.values()) if slot.many is Sequence else several
+
+
 class _Opener:
     def __init__(self, house: House, kind: Kind) -> None:
         self._house, self._kind, self._skips = house, kind, Skips()
@@ -157,7 +166,7 @@ class _Opener:
                 continue
             if isinstance(given, Mapping):
                 several = {name: self._open(kind.slots[slot].kind, one) for name, one in given.items()}
-                values[slot] = list(several.values()) if kind.slots[slot].many is Sequence else several
+                values[slot] = _together(kind.slots[slot], several)
             else:
                 values[slot] = self._open(kind.slots[slot].kind, given)
         if isinstance(start := values.get("start"), Policy):
@@ -173,9 +182,11 @@ class _Opener:
     def _images(self, stage: Stage) -> Any:
         pools = stage.inputs.get("pools")
         if isinstance(pools, Mapping):
-            return {name: one.images for name, one in pools.items() if isinstance(one, Given) and one.images}
+            given = {name: one for name, one in pools.items() if isinstance(one, Given)}
+            folders = {name: self._house.lying(one, self._skips).images for name, one in given.items()}
+            return {name: folder for name, folder in folders.items() if folder is not None}
         pool = stage.inputs.get("pool")
-        return pool.images if isinstance(pool, Given) else None
+        return self._house.lying(pool, self._skips).images if isinstance(pool, Given) else None
 
     def _open(self, kind: type, source: Source) -> Any:
         if isinstance(source, Base):
@@ -184,23 +195,11 @@ class _Opener:
             if kind is str and source.random_language is None:
                 return source.name
             raise StageError(f"stage {self._kind.name} wants a folder where it is given the backbone {source.key}")
-        place = self._house.place(source)
         if kind is Backbone:
             return load_backbone(self._model(source))
-        if kind in (Policy, Actor):
-            return load_actor(place)
-        if kind is Artifact:
-            return Artifact.open(place)
-        if kind is Path:
-            return place
         if kind is str:
             return self._model(source)
-        given = source if isinstance(source, Given) else Given("", place)
-        if kind is Robots:
-            return open_robots(place, self._skips, camera=given.camera, split=given.split)
-        if kind is ImageText:
-            return ImageText(place, images=given.images)
-        return open_pool(place, images=given.images, skips=self._skips)
+        return OPENERS[kind](self._house.lying(source, self._skips))
 
     def _model(self, source: Given | Stage) -> str:
         place = self._house.place(source)

@@ -14,7 +14,7 @@ from embodied_midtrain.artifacts import fingerprint_of, to_plain
 from embodied_midtrain.config import ConfigError, structure
 from embodied_midtrain.recipes.scaling import scaled_config
 from embodied_midtrain.studies.stages import AT_HAND, check_inputs, kind_of
-from embodied_midtrain.studies.study import Call, Measure, Study
+from embodied_midtrain.studies.study import Call, Measure, Study, merged
 
 
 @dataclass(frozen=True)
@@ -306,15 +306,6 @@ class _Planner:
             self._open.pop()
         self._made[name] = made
         return made
-
-
-def merged(settings: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with others over them; nested ones likewise."""
-    new = dict(settings)
-    for name, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(new.get(name), Mapping)
-        new[name] = merged(new[name], value) if both else value
-    return new
 
 
 def _filled(names: Any, benchmark: str) -> Any:

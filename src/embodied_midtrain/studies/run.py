@@ -17,7 +17,9 @@ from rich.text import Text
 from embodied_midtrain.artifacts import StageError, write_atomic
 from embodied_midtrain.progress import console
 from embodied_midtrain.recipes.vla_eval import write_orders
+from embodied_midtrain.report.page import PAGE
 from embodied_midtrain.report.study import STUDY, StudySummary, save_study
+from embodied_midtrain.report.study_page import study_report
 from embodied_midtrain.report.study_table import markdown, print_study
 from embodied_midtrain.studies.calling import House, print_of
 from embodied_midtrain.studies.engine import Hands, Here, State, states, work
@@ -34,7 +36,7 @@ TABLES = "study.md"
 def run_study(
     study: Study, out: Path, *, only: tuple[str, ...] = (), hands: Hands | None = None, command: str = ""
 ) -> StudySummary:
-    """Do the stages of a study into folder `out`, then write study.json, study.md and the page.
+    """Do the stages of a study into folder `out`, then write study.json and study.md.
 
     Args:
         only: these variants alone; the document shows the others as they are.
@@ -178,10 +180,11 @@ def study_command(
         return
     with _hands(engine, processes, address, gpus) as hands:
         found = run_study(given, out, only=only, hands=hands, command=shlex.join(["emt", *sys.argv[1:]]))
+    page = study_report(out / "report", study=out).file(PAGE)
     if as_json:
         print((out / STUDY).read_text())
     else:
-        print_study(found, out / TABLES)
+        print_study(found, page)
     failed = [f"{row.time.name} ({row.label}): {row.time.note}" for row in found.stages if row.time.state == "failed"]
     if failed:
         raise StageError(

@@ -2,7 +2,7 @@
 
 A stage is a function of an output folder, a config and inputs, so its own signature says what it takes: the config's
 type is that of its parameter `config`, and each input is opened as its parameter's type says. A new stage is one line
-in `STAGES`.
+in `STAGES`, and where its inputs are of a new type, one more in `OPENERS`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from embodied_midtrain.artifacts import Artifact
+from embodied_midtrain.artifacts import Artifact, Skips
 from embodied_midtrain.backbones.backbone import Backbone
 from embodied_midtrain.benchmarks.protocol import Actor
 from embodied_midtrain.config import ConfigError
 from embodied_midtrain.episodes import Robots
 from embodied_midtrain.policies.joint import ImageText
+from embodied_midtrain.policies.opening import load_actor
 from embodied_midtrain.policies.policy import Policy
+from embodied_midtrain.robots.opening import open_robots
 from embodied_midtrain.samples import Pool
+from embodied_midtrain.sources.opening import open_pool
 
 STAGES: dict[str, str] = {
     "pool": "embodied_midtrain.sources.registry.build:build_pool",
@@ -40,6 +43,8 @@ STAGES: dict[str, str] = {
     "rollout": "embodied_midtrain.benchmarks.rollout:rollout",
     "drift": "embodied_midtrain.diagnostics.drift:drift",
     "retention": "embodied_midtrain.diagnostics.retention:retention",
+    "couple": "embodied_midtrain.coupled.couple:couple",
+    "capability": "embodied_midtrain.capabilities.capability:capability",
 }
 """Name: the stage's function. A study may also name a function itself, as package.module:function."""
 MODELS = {"midtrain": "model", "finetune": "policy/backbone"}
@@ -48,8 +53,31 @@ CACHES = ("finetune",)
 """Stages that share a folder of what the frozen vision tower made of frames, by their parameter `cache`."""
 AT_HAND = {"backbone": "model", "actor": "policy", "base": "base", "model": "model"}
 """Inputs that need not be named, and what they are then."""
-OPENED = (Backbone, Policy, Actor, Pool, Robots, ImageText, Artifact, Path, str)
-"""What an input can be opened as; of a parameter that takes several, the first of these."""
+
+
+@dataclass(frozen=True)
+class Lying:
+    """What an input is opened from: a stage's folder, or given data with what the study says of them."""
+
+    place: str
+    skips: Skips
+    images: Path | None = None
+    camera: str | None = None
+    split: str = "train"
+
+
+OPENERS: dict[type, Callable[[Lying], Any]] = {
+    Policy: lambda it: load_actor(it.place),
+    Actor: lambda it: load_actor(it.place),
+    Pool: lambda it: open_pool(it.place, images=it.images, skips=it.skips),
+    Robots: lambda it: open_robots(it.place, it.skips, camera=it.camera, split=it.split),
+    ImageText: lambda it: ImageText(it.place, images=it.images),
+    Artifact: lambda it: Artifact.open(it.place),
+    Path: lambda it: it.place,
+}
+"""By a parameter's type: how its input is opened; of one that takes several types, the first of these. Models are
+opened apart: backbones may also be named, and a folder may hold a policy."""
+KINDS = (Backbone, *OPENERS, str)
 
 
 @dataclass(frozen=True)
@@ -104,7 +132,7 @@ def _slot(hint: Any, optional: bool) -> Slot | None:
         if get_origin(option) in (Sequence, Mapping):
             inner = _slot(get_args(option)[-1], optional)
             return None if inner is None else Slot(inner.kind, optional, get_origin(option))
-    found = next((kind for kind in OPENED if kind in options), None)
+    found = next((kind for kind in KINDS if kind in options), None)
     return None if found is None else Slot(found, optional)
 
 
@@ -115,8 +143,9 @@ def check_inputs(kind: Kind, given: Mapping[str, Any], where: str) -> None:
             near = difflib.get_close_matches(name, kind.slots, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"it takes: {', '.join(kind.slots) or 'none'}"
             raise ConfigError(f"{where}: stage {kind.name} has no input '{name}'; {hint}")
-        if isinstance(value, list) != (kind.slots[name].many is not None):
-            wanted = "a list of names" if kind.slots[name].many else "one name"
+        slot = kind.slots[name]
+        if isinstance(value, list) != (slot.many is not None) and not (slot.kind is Robots and isinstance(value, list)):
+            wanted = "a list of names" if slot.many else "one name"
             raise ConfigError(f"{where}: input {name} of stage {kind.name} is {wanted}, not {value!r}")
     lacking = [n for n, s in kind.slots.items() if not s.optional and n not in given and n not in AT_HAND]
     if lacking:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 from embodied_midtrain.config import ConfigError, load_yaml, structure
 from embodied_midtrain.recipes.benchmarks import Arena
 
+FILES = Path(str(resources.files("embodied_midtrain.studies"))) / "files"
+"""Studies of the package; those whose names begin with _ are only extended."""
 RESERVED = ("model", "base", "policy")
 """What is at hand where a stage is called: the model so far, the variant's own backbone, and a measure's policy."""
 
@@ -173,17 +176,42 @@ class Study:
 
 def named_studies() -> dict[str, Path]:
     """Studies that come with the package, by name."""
-    folder = Path(str(resources.files("embodied_midtrain.studies"))) / "files"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(FILES.glob("[!_]*.yaml"))}
 
 
 def load_study(name_or_path: str | Path) -> Study:
     """A study by its name in the package, or from a YAML file.
 
+    A file may go out from another, which it names as `extends` (in the package, or from its own folder): its values
+    lie over the other's, but for variants, which are its own where it has any.
+
     Raises:
         ConfigError: where there is none, or a key or value in it is wrong.
     """
     path = named_studies().get(str(name_or_path), Path(name_or_path))
-    study = structure(Study, load_yaml(path), path.name)
+    study = structure(Study, _read(path, ()), path.name)
     study.check()
     return study
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    if path in above:
+        raise ConfigError(f"studies extend each other in a circle: {', '.join(map(str, above))}")
+    values = load_yaml(path)
+    other = values.pop("extends", None)
+    if other is None:
+        return values
+    within = FILES / f"{other}.yaml"
+    before = _read(within if within.is_file() else path.parent / str(other), (*above, path))
+    if values.get("variants"):
+        before.pop("variants", None)
+    return merged(before, values)
+
+
+def merged(settings: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with others over them; nested ones likewise."""
+    new = dict(settings)
+    for name, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(new.get(name), Mapping)
+        new[name] = merged(new[name], value) if both else value
+    return new
