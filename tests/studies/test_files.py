@@ -17,12 +17,18 @@ from embodied_midtrain.studies.stages import STAGES, kind_of
 from embodied_midtrain.studies.study import load_study, named_studies
 
 NAMES = sorted(named_studies())
-DOMAINS = ("spatial", "grounding", "planning", "camera", "egocentric", "temporal", "action")
+DOMAINS = ("spatial", "grounding", "plan", "camera", "egocentric", "temporal", "action")
 
 
 @dataclass(frozen=True)
-class Questions:
-    domain: str = ""
+class Coupled:
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Capable:
+    domains: tuple[str, ...] = ()
+    budget: int = 7000
     seed: int = 0
 
 
@@ -31,7 +37,11 @@ class Told(DemosConfig):
     truth_every: int | None = field(default=None)
 
 
-def questions(out: Path, config: Questions, *, episodes: Path | None = None) -> Artifact:
+def couple(out: Path, config: Coupled, *, episodes: Path) -> Artifact:
+    raise AssertionError("planned, not run")
+
+
+def capability(out: Path, config: Capable, *, demos: Path | None = None) -> Artifact:
     raise AssertionError("planned, not run")
 
 
@@ -46,7 +56,7 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         try:
             importlib.import_module(STAGES[name].partition(":")[0])
         except ModuleNotFoundError:
-            monkeypatch.setitem(STAGES, name, "tests.studies.test_files:questions")
+            monkeypatch.setitem(STAGES, name, f"tests.studies.test_files:{name}")
     if "truth_every" not in {one.name for one in fields(DemosConfig)}:
         monkeypatch.setitem(STAGES, "demos", "tests.studies.test_files:told")
     kind_of.cache_clear()

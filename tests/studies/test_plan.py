@@ -1,12 +1,13 @@
 """The graph of a study: what is shared, what a change touches, what is refused before any work."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from embodied_midtrain.config import ConfigError
-from embodied_midtrain.studies.plan import Plan, plan
+from embodied_midtrain.studies.plan import Plan, changed, plan
 from embodied_midtrain.studies.stages import STAGES, kind_of
 from tests.studies import toy
 
@@ -134,3 +135,21 @@ def test_data_that_go_round_in_a_circle(tmp_path: Path) -> None:
     }
     with pytest.raises(ConfigError, match="circle: a needs b needs a"):
         plan(toy.study(tmp_path, data=data))
+
+
+@dataclass(frozen=True)
+class Inner:
+    a: int = 1
+    b: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outer:
+    needed: int
+    inner: Inner = field(default_factory=Inner)
+    more: dict[str, float] = field(default_factory=dict)
+
+
+def test_only_settings_that_were_changed_name_a_folder() -> None:
+    assert changed(Outer(1)) == {"needed": 1}
+    assert changed(Outer(1, Inner(b=(2,)), {"x": 0.5})) == {"needed": 1, "inner": {"b": [2]}, "more": {"x": 0.5}}

@@ -130,7 +130,8 @@ def test_a_new_variant_runs_only_what_is_new(
     wider = replace(study, variants={**study.variants, "robot": Variant(stages=(robot,))})
     with heard(monkeypatch) as done:
         found = run_study(wider, out)
-    assert Counter(key.split("-")[0] for key in done) == {"finetune": 2 + 4, "rollout": 4}
+    # Its robot stage is what base has trained on the target with that head.
+    assert Counter(key.split("-")[0] for key in done) == {"finetune": 4, "rollout": 4}
     assert {c.variant for c in found.cells} == {*study.variants, "robot"}
 
 
@@ -161,7 +162,6 @@ def test_what_fails_leaves_the_others(root: Path, tmp_path: Path, capsys: pytest
     assert main(["study", str(file), "--out", str(out)]) == 1
     said = capsys.readouterr()
     assert "1 stages failed: midtrain-" in said.err and "no sample can be used" in said.err
-    assert "failed: midtrain (mid, seed 0): no sample can be used" in " ".join(said.out.split())
     found = load_study_summary(out)
     assert {v.name: v.state for v in found.variants} == {"base": "done", "mid": "failed", "mid+robot": "done"}
     assert found.state == "partial" and {c.variant for c in found.cells} == {"base", "mid+robot"}

@@ -58,5 +58,5 @@ def values(root: Path) -> dict[str, Any]:
 def study(root: Path, **changes: Any) -> Study:
     """Of `values` with some of them changed, by way of a file."""
     path = root / "toy.yaml"
-    path.write_text(yaml.safe_dump(values(root) | changes))
+    path.write_text(yaml.safe_dump(values(root) | changes, sort_keys=False))
     return load_study(path)

@@ -78,7 +78,7 @@ def is_done(house: House, stage: Stage) -> bool:
         return False
     try:
         return bool(read_json(folder / LOGS / MADE_FROM) == _identities(house, stage))
-    except StageError:
+    except (StageError, ValueError):
         return False
 
 
@@ -115,7 +115,7 @@ def print_of(house: House, given: Given, kind: type) -> str:
     if known not in house.prints:
         try:
             house.prints[known] = _print(house, given, kind)
-        except StageError as error:
+        except (StageError, ValueError) as error:
             hint = f" To be had: {given.home}" if given.home else ""
             raise StageError(f"data.{given.name}: {error}{hint}") from error
     return house.prints[known]

@@ -71,7 +71,7 @@ def do(house: House, stage: Stage) -> State:
 
 
 def first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: no message" if not str(error) else str(error).splitlines()[0]
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 class Here:

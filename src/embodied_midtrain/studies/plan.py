@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ class Stage:
             slot: {name: one.key for name, one in given.items()} if isinstance(given, Mapping) else given.key
             for slot, given in self.inputs.items()
         }
-        return f"{self.name.rpartition(':')[2]}-{fingerprint_of([self.name, to_plain(self.config), inputs])[:8]}"
+        return f"{self.name.rpartition(':')[2]}-{fingerprint_of([self.name, changed(self.config), inputs])[:8]}"
 
     def sources(self) -> Iterator[Source]:
         """Everything that goes in."""
@@ -79,6 +79,18 @@ class Stage:
 Source = Base | Given | Stage
 STEP = re.compile(r"stage[1-9]\d*")
 """What a pathway's models are called, in order."""
+
+
+def changed(config: Any) -> dict[str, Any]:
+    """The settings that are not at their defaults: one that the code gets later renames no folder."""
+    rows = {}
+    for one in fields(config):
+        value, default = getattr(config, one.name), one.default
+        if one.default_factory is not MISSING:
+            default = one.default_factory()
+        if value != default:
+            rows[one.name] = changed(value) if is_dataclass(value) else to_plain(value)
+    return rows
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from embodied_midtrain.policies.policy import Policy
 from embodied_midtrain.robots.opening import open_robots
 from embodied_midtrain.samples import Pool
 from embodied_midtrain.sources.opening import open_pool
+from embodied_midtrain.sources.places import is_url
 
 STAGES: dict[str, str] = {
     "pool": "embodied_midtrain.sources.registry.build:build_pool",
@@ -44,7 +45,7 @@ STAGES: dict[str, str] = {
     "drift": "embodied_midtrain.diagnostics.drift:drift",
     "retention": "embodied_midtrain.diagnostics.retention:retention",
     "couple": "embodied_midtrain.coupled.couple:couple",
-    "capability": "embodied_midtrain.capabilities.capability:capability",
+    "capability": "embodied_midtrain.capabilities.make:capability",
 }
 """Name: the stage's function. A study may also name a function itself, as package.module:function."""
 MODELS = {"midtrain": "model", "finetune": "policy/backbone"}
@@ -73,7 +74,7 @@ OPENERS: dict[type, Callable[[Lying], Any]] = {
     Robots: lambda it: open_robots(it.place, it.skips, camera=it.camera, split=it.split),
     ImageText: lambda it: ImageText(it.place, images=it.images),
     Artifact: lambda it: Artifact.open(it.place),
-    Path: lambda it: it.place,
+    Path: lambda it: it.place if is_url(it.place) else Path(it.place),
 }
 """By a parameter's type: how its input is opened; of one that takes several types, the first of these. Models are
 opened apart: backbones may also be named, and a folder may hold a policy."""
