@@ -65,6 +65,22 @@ def test_other_inputs_are_refused_by_name(tmp_path: Path, size: int, given: str,
         make(tmp_path / "out", size, given)
 
 
+@dataclass(frozen=True)
+class Grown:
+    """`Config` with a setting that it did not have when the folder was made."""
+
+    size: int
+    colour: str = "grey"
+
+
+def test_a_new_setting_at_its_default_is_no_other_setting(tmp_path: Path) -> None:
+    first = make(tmp_path / "out")
+    with open_stage(tmp_path / "out", "demo", Grown(3), {"pool": "a"}) as run:
+        assert run.done and run.artifact().fingerprint == first.fingerprint
+    with pytest.raises(ArtifactMismatch, match="config colour: 'grey' there, 'red' now"):
+        open_stage(tmp_path / "out", "demo", Grown(3, "red"), {"pool": "a"})
+
+
 def test_overwrite_replaces(tmp_path: Path) -> None:
     make(tmp_path / "out", size=5)
     with open_stage(tmp_path / "out", "demo", Config(1), {"pool": "a"}, overwrite=True) as run:

@@ -60,6 +60,25 @@ def to_plain(value: Any) -> Any:
     return value
 
 
+def with_new_settings(kept: Any, config: Any) -> Any:
+    """The plain settings of a run that was made before the code got some, with the defaults of those.
+
+    So a new setting's default must be what was done before there was one.
+    """
+    if not (dataclasses.is_dataclass(config) and isinstance(kept, dict)):
+        return kept
+    whole = dict(kept)
+    for field in dataclasses.fields(config):
+        now = getattr(config, field.name)
+        if field.name in kept:
+            whole[field.name] = with_new_settings(kept[field.name], now)
+        elif field.default_factory is not dataclasses.MISSING:
+            whole[field.name] = to_plain(field.default_factory())
+        elif field.default is not dataclasses.MISSING:
+            whole[field.name] = to_plain(field.default)
+    return whole
+
+
 def fingerprint_of(value: Any) -> str:
     """16 hex digits that differ for different plain values."""
     text = json.dumps(to_plain(value), sort_keys=True, separators=(",", ":"), default=str)
@@ -219,6 +238,11 @@ class Artifact:
             )
         return cls(path, manifest)
 
+    @classmethod
+    def given(cls, path: Path | None, stage: str) -> Artifact | None:
+        """`open`, where a command was given the folder."""
+        return None if path is None else cls.open(path, stage)
+
     @property
     def fingerprint(self) -> str:
         """Changes with the inputs, the settings or the bytes of the result."""
@@ -365,6 +389,7 @@ def open_stage(
         if (out / MANIFEST).is_file():
             manifest = read_json(out / MANIFEST)
             found = {k: manifest.get(k) for k in wanted}
+            found["config"] = with_new_settings(found["config"], config)
             if found == wanted:
                 _remove_leftovers(out)
                 return StageRun(out, manifest, lock)

@@ -23,7 +23,7 @@ from embodied_midtrain.benchmarks.protocol import Actor
 from embodied_midtrain.config import ConfigError
 from embodied_midtrain.episodes import Robots
 from embodied_midtrain.policies.joint import ImageText
-from embodied_midtrain.policies.opening import load_actor
+from embodied_midtrain.policies.opening import load_actor, open_policy
 from embodied_midtrain.policies.policy import Policy
 from embodied_midtrain.robots.opening import open_robots
 from embodied_midtrain.samples import Pool
@@ -68,7 +68,7 @@ class Lying:
 
 
 OPENERS: dict[type, Callable[[Lying], Any]] = {
-    Policy: lambda it: load_actor(it.place),
+    Policy: lambda it: open_policy(it.place),
     Actor: lambda it: load_actor(it.place),
     Pool: lambda it: open_pool(it.place, images=it.images, skips=it.skips),
     Robots: lambda it: open_robots(it.place, it.skips, camera=it.camera, split=it.split),
