@@ -1,4 +1,4 @@
-"""Stages on Ray, with a Ray that runs in this process; tests/features/test_ray_engine.py connects to a real one."""
+"""Stages on Ray: with a Ray that runs in this process, and once on a real one."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from embodied_midtrain.artifacts import DiskFull
+from embodied_midtrain.artifacts import Artifact, DiskFull
+from embodied_midtrain.midtraining.compose import ComposeConfig
 from embodied_midtrain.studies import cluster
 from embodied_midtrain.studies.calling import House
-from embodied_midtrain.studies.cluster import OnRay
+from embodied_midtrain.studies.cluster import OnRay, on_ray
 from embodied_midtrain.studies.engine import State, work
-from embodied_midtrain.studies.plan import Base, Stage
+from embodied_midtrain.studies.plan import Base, Given, Stage
+from tests.midtraining.small_pool import make_pool, samples
 from tests.studies.fakes import Mid
 
 
@@ -102,3 +104,21 @@ def test_a_full_disk_ends_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
     with pytest.raises(DiskFull):
         run(monkeypatch, tmp_path, outcome)
+
+
+@pytest.mark.slow
+def test_on_a_real_ray_of_its_own(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'embodied-midtrain[ray]'")
+    rows = samples()
+    for name, source in (("near", "books"), ("far", "charts")):
+        make_pool(tmp_path / name, [row for row in rows if row.source == source])
+    parts = {name: Given(name, name) for name in ("near", "far")}
+    first = Stage("compose", ComposeConfig(budget=6), {"pools": parts}, "both")
+    then = Stage("compose", ComposeConfig(budget=12), {"pools": {"first": first}}, "again")
+    bad = Stage("compose", ComposeConfig(budget=0), {"pools": parts}, "bad")
+    house = House(tmp_path / "out", tmp_path)
+    with on_ray("", 0.0) as hands:
+        found = work(house, [bad, first, then], hands, lambda *_: None)
+    assert [found[stage.key].state for stage in (bad, first, then)] == ["failed", "done", "done"]
+    assert "at least 1" in found[bad.key].why
+    assert Artifact.open(house.of(then)).counts["shares"]["first"] == {"samples": 6, "drawn": 12, "repeated": 6}

@@ -161,7 +161,7 @@ def test_what_fails_leaves_the_others(root: Path, tmp_path: Path, capsys: pytest
     file.write_text(json.dumps(values))
     assert main(["study", str(file), "--out", str(out)]) == 1
     said = capsys.readouterr()
-    assert "1 stages failed: midtrain-" in said.err and "no sample can be used" in said.err
+    assert "1 failed: midtrain-" in said.err and "no sample can be used" in said.err
     found = load_study_summary(out)
     assert {v.name: v.state for v in found.variants} == {"base": "done", "mid": "failed", "mid+robot": "done"}
     assert found.state == "partial" and {c.variant for c in found.cells} == {"base", "mid+robot"}
@@ -235,6 +235,14 @@ def test_missing_data_are_said_before_any_work(root: Path, tmp_path: Path) -> No
     assert not (tmp_path / "out" / "stages").exists()
     found = run_study(study, tmp_path / "out", only=("base",))
     assert [c.variant for c in found.cells] == ["base"]
+
+
+def test_data_that_a_benchmark_cannot_act_on_are_refused_before_any_work(root: Path, tmp_path: Path) -> None:
+    bench = toy.values(root)["benchmarks"]["stage"]
+    other = {**bench, "rollout": {**bench["rollout"], "benchmark": "tests.benchmarks.fake_world:FakeWorld"}}
+    with pytest.raises(StageError, match=r"fake and data\.robot do not mean the same by an action"):
+        run_study(toy.study(root, benchmarks={"stage": other}), tmp_path / "out")
+    assert not (tmp_path / "out" / "stages").exists()
 
 
 def test_measures_become_figures(root: Path, tmp_path: Path) -> None:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from statistics import fmean
+from typing import Any, Literal
 
 from embodied_midtrain.artifacts import StageError, read_json, write_json
 from embodied_midtrain.config import ConfigError, structure
 from embodied_midtrain.report.summary import Provenance, StageTime
 
 STUDY = "study.json"
+FIGURES = "figures.json"
+"""What was measured of each variant beside its success, as a table: which of it goes with success?"""
 VariantState = Literal["done", "failed", "waiting", "not run"]
 
 
@@ -163,10 +166,26 @@ class StudySummary:
 
 
 def save_study(folder: Path, summary: StudySummary) -> Path:
-    """Write FOLDER/study.json whole or not at all."""
+    """Write FOLDER/study.json whole or not at all, and beside it FOLDER/figures.json."""
     path = folder / STUDY
     write_json(path, summary)
+    write_json(folder / FIGURES, {"variants": figures_by_variant(summary)})
     return path
+
+
+def figures_by_variant(summary: StudySummary) -> list[dict[str, Any]]:
+    """Of each variant that was played: its mean success, and its figures' means, over benchmarks, heads and seeds."""
+    rows = []
+    for variant in summary.variants:
+        shares = [cell.all.success for cell in summary.cells if cell.variant == variant.name]
+        of: dict[str, list[float]] = {}
+        for figure in summary.figures:
+            if figure.variant == variant.name:
+                of.setdefault(f"{figure.measure}: {figure.name}", []).append(figure.mean)
+        if shares:
+            figures = {name: fmean(values) for name, values in of.items()}
+            rows.append({"name": variant.name, "success": fmean(shares), "figures": figures})
+    return rows
 
 
 def load_study_summary(folder: Path) -> StudySummary:

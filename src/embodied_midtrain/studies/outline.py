@@ -66,13 +66,10 @@ def _every_call(part: Plan) -> list[str]:
 
 def print_outline(facts: Mapping[str, Any], to: Console | None = None) -> None:
     to = to or Console()
-    heads = f" x {len(facts['heads'])} heads" if facts["heads"] else ""
-    to.print(
-        Text(
-            f"{facts['study']}: {len(facts['variants'])} variants x {len(facts['training_seeds'])} seeds{heads} x "
-            f"{len(facts['benchmarks'])} benchmarks ({', '.join(facts['benchmarks'].values())})"
-        )
-    )
+    several = {"variants": facts["variants"], "seeds": facts["training_seeds"], "heads": facts["heads"]}
+    sizes = {**several, "benchmarks": facts["benchmarks"]}
+    words = [f"{len(some)} {name if len(some) > 1 else name[:-1]}" for name, some in sizes.items() if some]
+    to.print(Text(f"{facts['study']}: {' x '.join(words)} ({', '.join(facts['benchmarks'].values())})"), soft_wrap=True)
     table = Table()
     table.add_column("stage")
     for name in ("stages", "shared", "done", "to do"):

@@ -181,15 +181,6 @@ class Plan:
             walk(reading.stage, reading.variant)
         return {key: tuple(variants) for key, variants in found.items()}
 
-    def given(self) -> dict[str, list[Stage]]:
-        """By name of given data: the stages that read them."""
-        found: dict[str, list[Stage]] = {}
-        for stage in self.stages():
-            for source in stage.sources():
-                if isinstance(source, Given):
-                    found.setdefault(source.name, []).append(stage)
-        return found
-
 
 def nearest(name: str, known: Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(name, known, n=1)

@@ -14,7 +14,8 @@ from typing import Annotated, Literal
 import tyro
 from rich.text import Text
 
-from embodied_midtrain.artifacts import StageError, write_atomic
+from embodied_midtrain.artifacts import Skips, StageError, write_atomic
+from embodied_midtrain.episodes import Robots
 from embodied_midtrain.progress import console
 from embodied_midtrain.recipes.vla_eval import write_orders
 from embodied_midtrain.report.page import PAGE
@@ -27,7 +28,7 @@ from embodied_midtrain.studies.outline import outline, print_outline
 from embodied_midtrain.studies.plan import Given, Plan, Stage, plan
 from embodied_midtrain.studies.processes import Processes
 from embodied_midtrain.studies.results import summarise
-from embodied_midtrain.studies.stages import kind_of
+from embodied_midtrain.studies.stages import OPENERS, kind_of
 from embodied_midtrain.studies.study import Study, load_study, named_studies
 
 TABLES = "study.md"
@@ -86,7 +87,8 @@ def check_given(house: House, part: Plan) -> None:
     """Open all given data before the first stage.
 
     Raises:
-        StageError: with everything that is missing, and the variants that would need it.
+        StageError: with everything that is missing, and the variants that would need it; where a policy of the data
+            could not act on their benchmark.
     """
     users = part.users()
     missing: dict[str, list[str]] = {}
@@ -99,6 +101,10 @@ def check_given(house: House, part: Plan) -> None:
     if missing:
         lines = [f"{error} (for: {', '.join(dict.fromkeys(variants))})" for error, variants in missing.items()]
         raise StageError("\n".join([*lines, "--only names the variants to run, --folder where relative paths start."]))
+    for name, demos in {cell.benchmark: cell.policy.inputs["demos"] for cell in part.cells}.items():
+        if isinstance(demos, Given):
+            robots: Robots = OPENERS[Robots](house.lying(demos, Skips()))
+            part.study.benchmarks[name].check_actions(robots.spec, f"data.{demos.name}")
 
 
 def _given(stage: Stage) -> Iterator[tuple[str, Given]]:
@@ -188,7 +194,7 @@ def study_command(
     failed = [f"{row.time.name} ({row.label}): {row.time.note}" for row in found.stages if row.time.state == "failed"]
     if failed:
         raise StageError(
-            f"{len(failed)} stages failed: {'; '.join(failed)}. The others are done; mend the cause and give the "
+            f"{len(failed)} failed: {'; '.join(failed)}. The other stages are done; mend the cause, then give the "
             "command again."
         )
 
