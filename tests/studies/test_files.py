@@ -3,7 +3,7 @@
 import importlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import pytest
@@ -191,3 +191,19 @@ def test_a_study_extends_another(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text(yaml.safe_dump({"extends": "more.yaml"}))
     with pytest.raises(ConfigError, match="circle"):
         load_study(tmp_path / "more.yaml")
+
+
+def test_a_study_that_is_not_there() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'rethinking_domains'"):
+        load_study("rethinking_domain")
+    with pytest.raises(ConfigError, match="give a YAML file, or one of: embodied_midtrain_k, "):
+        load_study("/nowhere/mine.yaml")
+
+
+def test_a_rehearsal_has_small_counts_everywhere() -> None:
+    small = plan(replace(load_study("rethinking_composition_compact"), scale=0.01))
+    configs = {stage.name: stage.config for stage in small.stages()}
+    assert (configs["midtrain"].steps, configs["midtrain"].batch, configs["compose"].budget) == (2, 4, 19)
+    assert (configs["finetune"].steps, configs["rollout"].episodes, configs["capability"].budget) == (8, 1, 19)
+    assert configs["demos"].episodes == 3
+    assert {s.key for s in small.stages()}.isdisjoint(s.key for s in made("rethinking_composition_compact").stages())

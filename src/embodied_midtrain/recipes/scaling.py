@@ -13,6 +13,7 @@ COUNTS: dict[str, dict[str, int]] = {
     "pool": {"per_source": 12},
     "demos": {"episodes": 3, "episodes_of": 3},
     "select": {"k": 1},
+    "capability": {"budget": 7},
     "compose": {"budget": 4},
     "midtrain": {"steps": 2, "warmup_steps": 0, "batch": 4, "micro_batch": 2, "keep": 1},
     "finetune": {"steps": 2, "warmup_steps": 0, "batch": 4, "micro_batch": 2, "episodes_per_task": 1},

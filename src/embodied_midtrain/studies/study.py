@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -188,7 +189,12 @@ def load_study(name_or_path: str | Path) -> Study:
     Raises:
         ConfigError: where there is none, or a key or value in it is wrong.
     """
-    path = named_studies().get(str(name_or_path), Path(name_or_path))
+    named = named_studies()
+    path = named.get(str(name_or_path), Path(name_or_path))
+    if not path.is_file():
+        near = difflib.get_close_matches(str(name_or_path), named, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"give a YAML file, or one of: {', '.join(named)}"
+        raise ConfigError(f"there is no study {name_or_path}; {hint}")
     study = structure(Study, _read(path, ()), path.name)
     study.check()
     return study
