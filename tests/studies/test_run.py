@@ -27,6 +27,8 @@ from embodied_midtrain.studies.study import Call, Study, Variant
 from tests.studies import fakes as fake
 from tests.studies import toy
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def fakes() -> Iterator[None]:
