@@ -15,7 +15,7 @@ from embodied_midtrain.studies import cluster
 from embodied_midtrain.studies.calling import House
 from embodied_midtrain.studies.cluster import OnRay, on_ray
 from embodied_midtrain.studies.engine import State, work
-from embodied_midtrain.studies.plan import Base, Given, Stage
+from embodied_midtrain.studies.graph import Base, Given, Stage
 from tests.midtraining.small_pool import make_pool, samples
 from tests.studies.fakes import Mid
 

@@ -12,7 +12,8 @@ import yaml
 from embodied_midtrain.artifacts import Artifact
 from embodied_midtrain.benchmarks.demos import DemosConfig
 from embodied_midtrain.config import ConfigError
-from embodied_midtrain.studies.plan import Plan, Stage, plan
+from embodied_midtrain.studies.graph import Plan, Stage
+from embodied_midtrain.studies.plan import plan
 from embodied_midtrain.studies.stages import STAGES, kind_of
 from embodied_midtrain.studies.study import load_study, named_studies
 

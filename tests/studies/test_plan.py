@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from embodied_midtrain.config import ConfigError
-from embodied_midtrain.studies.plan import Plan, changed, plan
+from embodied_midtrain.studies.graph import Plan, changed
+from embodied_midtrain.studies.plan import plan
 from embodied_midtrain.studies.stages import STAGES, kind_of
 from tests.studies import toy
 

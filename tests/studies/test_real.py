@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from embodied_midtrain.artifacts import Artifact
-from embodied_midtrain.studies.plan import Stage, plan
+from embodied_midtrain.studies.graph import Stage
+from embodied_midtrain.studies.plan import plan
 from embodied_midtrain.studies.run import house_of, run_study
 from tests.studies import toy
 

@@ -17,8 +17,9 @@ from embodied_midtrain.report.study import StudyComparison, load_study_summary
 from embodied_midtrain.studies import engine
 from embodied_midtrain.studies.calling import House, is_done
 from embodied_midtrain.studies.engine import State, work
+from embodied_midtrain.studies.graph import Base, Given, Stage
 from embodied_midtrain.studies.outline import outline
-from embodied_midtrain.studies.plan import Base, Given, Stage, plan
+from embodied_midtrain.studies.plan import plan
 from embodied_midtrain.studies.processes import Processes
 from embodied_midtrain.studies.results import corrected
 from embodied_midtrain.studies.run import house_of, run_study

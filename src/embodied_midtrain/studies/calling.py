@@ -24,7 +24,7 @@ from embodied_midtrain.policies.policy import Policy
 from embodied_midtrain.robots.balanced import BalancedRobots
 from embodied_midtrain.samples import Pool
 from embodied_midtrain.sources.places import absolute
-from embodied_midtrain.studies.plan import Base, Given, Source, Stage
+from embodied_midtrain.studies.graph import Base, Given, Source, Stage
 from embodied_midtrain.studies.stages import CACHES, MODELS, OPENERS, Kind, Lying, Slot, kind_of
 
 MADE_FROM = "study.json"

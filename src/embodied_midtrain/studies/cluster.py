@@ -12,7 +12,7 @@ from embodied_midtrain.features.engines import EngineConfig
 from embodied_midtrain.features.ray_engine import connected, least_cores, shares
 from embodied_midtrain.studies.calling import House
 from embodied_midtrain.studies.engine import State, do, first_line
-from embodied_midtrain.studies.plan import Stage
+from embodied_midtrain.studies.graph import Stage
 
 
 class OnRay:

@@ -16,7 +16,7 @@ from embodied_midtrain.allocation import release_free_blocks
 from embodied_midtrain.artifacts import DiskFull, StageError, read_json, write_atomic
 from embodied_midtrain.recipes.meter import METER, Meter
 from embodied_midtrain.studies.calling import House, call, is_done
-from embodied_midtrain.studies.plan import Stage
+from embodied_midtrain.studies.graph import Stage
 
 TRACEBACK = "traceback.txt"
 

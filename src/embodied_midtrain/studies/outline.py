@@ -11,7 +11,7 @@ from rich.text import Text
 
 from embodied_midtrain.studies.calling import House
 from embodied_midtrain.studies.engine import states
-from embodied_midtrain.studies.plan import Plan, Stage
+from embodied_midtrain.studies.graph import Plan, Stage
 from embodied_midtrain.studies.results import pathway
 
 

@@ -14,7 +14,7 @@ from embodied_midtrain.allocation import keep_large_blocks
 from embodied_midtrain.features.engines import cores
 from embodied_midtrain.studies.calling import House
 from embodied_midtrain.studies.engine import State, do
-from embodied_midtrain.studies.plan import Stage
+from embodied_midtrain.studies.graph import Stage
 from embodied_midtrain.workers import Worker, WorkerDied, WorkerFailed
 
 

@@ -24,7 +24,7 @@ from embodied_midtrain.report import study as doc
 from embodied_midtrain.report.summary import Provenance, StageTime
 from embodied_midtrain.studies.calling import House
 from embodied_midtrain.studies.engine import NOT_RUN, State
-from embodied_midtrain.studies.plan import Cell, Plan, Stage
+from embodied_midtrain.studies.graph import Cell, Plan, Stage
 from embodied_midtrain.studies.study import OnTarget, Study
 
 LEVEL = 0.05

@@ -24,8 +24,9 @@ from embodied_midtrain.report.study_page import study_report
 from embodied_midtrain.report.study_table import markdown, print_study
 from embodied_midtrain.studies.calling import House, print_of
 from embodied_midtrain.studies.engine import Hands, Here, State, states, work
+from embodied_midtrain.studies.graph import Given, Plan, Stage
 from embodied_midtrain.studies.outline import outline, print_outline
-from embodied_midtrain.studies.plan import Given, Plan, Stage, plan
+from embodied_midtrain.studies.plan import plan
 from embodied_midtrain.studies.processes import Processes
 from embodied_midtrain.studies.results import summarise
 from embodied_midtrain.studies.stages import OPENERS, kind_of
