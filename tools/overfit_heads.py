@@ -25,13 +25,13 @@ from embodied_midtrain.artifacts import Skips
 from embodied_midtrain.backbones.opening import load_backbone
 from embodied_midtrain.benchmarks.demos import DemosConfig, record_demos
 from embodied_midtrain.benchmarks.rollout import EpisodeResult, RolloutConfig, read_episodes, rollout
+from embodied_midtrain.intervals import wilson
 from embodied_midtrain.policies.finetune import FinetuneConfig, finetune
 from embodied_midtrain.policies.flow import FlowConfig
 from embodied_midtrain.policies.opening import load_actor
 from embodied_midtrain.policies.parallel import ParallelConfig
 from embodied_midtrain.policies.tokens import FastNet
 from embodied_midtrain.robots.opening import open_robots
-from embodied_midtrain.studies.intervals import wilson
 
 HEADS: dict[str, dict[str, object]] = {
     "query": {"head": "query", "arm_loss": "absolute", "gripper_weight": 0.2, "widths": (256, 256, 256)},

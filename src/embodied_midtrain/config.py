@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import inspect
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +26,9 @@ class ConfigError(ValueError):
     """A recipe or option cannot be understood; the message names the key and the remedy."""
 
 
+@cache
 def _converter() -> cattrs.Converter:
+    """One for all: what it has worked out of a type serves again."""
     converter = cattrs.Converter(forbid_extra_keys=True)
     # cattrs calls int("x"), which also takes 3.7 and True; a recipe should say what it means.
     converter.register_structure_hook(int, lambda v, _: _exact(v, int))

@@ -28,12 +28,16 @@ class WorkerFailed(RuntimeError):
 
 
 class Worker:
-    """One process that serves what `factory(*arguments)` returns; all of them must be importable by name."""
+    """One process that serves what `factory(*arguments)` returns; all of them must be importable by name.
 
-    def __init__(self, factory: Callable[..., Handler], *arguments: Any) -> None:
+    Args:
+        has_children: it may start processes of its own.
+    """
+
+    def __init__(self, factory: Callable[..., Handler], *arguments: Any, has_children: bool = False) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, factory, arguments), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, factory, arguments), daemon=not has_children)
         self._process.start()
         theirs.close()
 

@@ -51,6 +51,16 @@ def browser() -> Iterator[webdriver.Chrome]:
 @pytest.fixture
 def opened(browser: webdriver.Chrome, page: Path) -> Iterator[webdriver.Chrome]:
     """The page freshly opened at desk size in light colours; no test may leave an error in the console."""
+    yield from _opened(browser, page)
+
+
+@pytest.fixture
+def opened_study(browser: webdriver.Chrome, study_page: Path) -> Iterator[webdriver.Chrome]:
+    """The same of a study's page."""
+    yield from _opened(browser, study_page)
+
+
+def _opened(browser: webdriver.Chrome, page: Path) -> Iterator[webdriver.Chrome]:
     show(browser, page, DESK, "light")
     yield browser
     errors = [entry["message"] for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
@@ -104,8 +114,11 @@ def test_the_answer_comes_first(opened: webdriver.Chrome) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_has_nothing_to_scroll_sideways(browser: webdriver.Chrome, page: Path, scheme: str) -> None:
-    show(browser, page, PHONE, scheme)
+@pytest.mark.parametrize("which", ["page", "study_page"])
+def test_a_phone_has_nothing_to_scroll_sideways(
+    browser: webdriver.Chrome, which: str, scheme: str, request: pytest.FixtureRequest
+) -> None:
+    show(browser, request.getfixturevalue(which), PHONE, scheme)
     for detail in browser.find_elements(By.TAG_NAME, "details"):
         browser.execute_script("arguments[0].open = true", detail)
     width = browser.execute_script("return document.documentElement.scrollWidth")
@@ -253,22 +266,52 @@ def test_it_can_be_read_without_script(opened: webdriver.Chrome, page: Path) -> 
         opened.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
-def test_what_helps_those_who_cannot_see(opened: webdriver.Chrome) -> None:
-    script = """
-      const missing = [];
-      const check = (selector, fine) => {
-        for (const e of document.querySelectorAll(selector)) if (!fine(e)) missing.push(e.outerHTML.slice(0, 80));
-      };
-      const named = e => e.getAttribute('aria-label');
-      check('img', e => e.alt);
-      check('svg', e => named(e) || e.getAttribute('aria-hidden') === 'true');
-      check('video', named);
-      check('thead th', e => e.scope === 'col');
-      check('tbody th', e => e.scope === 'row');
-      check('select, input', e => named(e) || e.closest('label'));
-      const ids = [...document.querySelectorAll('[id]')].map(e => e.id);
-      if (new Set(ids).size !== ids.length) missing.push('an id is there twice');
-      return missing;
-    """
-    assert opened.execute_script(script) == []
-    assert opened.execute_script("return document.documentElement.lang") == "en"
+NAMELESS = """
+  const missing = [];
+  const check = (selector, fine) => {
+    for (const e of document.querySelectorAll(selector)) if (!fine(e)) missing.push(e.outerHTML.slice(0, 80));
+  };
+  const named = e => e.getAttribute('aria-label');
+  check('img', e => e.alt);
+  check('svg', e => named(e) || e.getAttribute('aria-hidden') === 'true');
+  check('video', named);
+  check('thead th', e => e.scope === 'col');
+  check('tbody th', e => e.scope === 'row');
+  check('select, input', e => named(e) || e.closest('label'));
+  const ids = [...document.querySelectorAll('[id]')].map(e => e.id);
+  if (new Set(ids).size !== ids.length) missing.push('an id is there twice');
+  return missing;
+"""
+
+
+@pytest.mark.parametrize("which", ["opened", "opened_study"])
+def test_what_helps_those_who_cannot_see(which: str, request: pytest.FixtureRequest) -> None:
+    browser = request.getfixturevalue(which)
+    assert browser.execute_script(NAMELESS) == []
+    assert browser.execute_script("return document.documentElement.lang") == "en"
+
+
+def test_a_study_is_drawn(opened_study: webdriver.Chrome) -> None:
+    assert "is better than off the shelf on Sorting, mlp" in opened_study.find_element(By.TAG_NAME, "h1").text
+    assert "<b>Grounding</b>" in opened_study.find_element(By.ID, "results").text, "names are text"
+    for link in opened_study.find_elements(By.CSS_SELECTOR, "nav a"):
+        target = opened_study.find_element(By.ID, link.get_attribute("href").rsplit("#", 1)[1])
+        assert target.find_element(By.TAG_NAME, "h2").text
+    cards = opened_study.find_elements(By.CSS_SELECTOR, "#results .card")
+    # Two benchmarks x two heads, and what vla-eval is to play.
+    assert len(cards) == 5
+    rows = cards[0].find_elements(By.CSS_SELECTOR, ".row")
+    places = {}
+    for row in rows:
+        strip = row.find_element(By.CSS_SELECTOR, ".strip")
+        mean = row.find_element(By.CSS_SELECTOR, ".mean")
+        middle = mean.location["x"] + mean.size["width"] / 2 - strip.location["x"]
+        places[row.text.split("\n")[0]] = middle / strip.size["width"]
+        assert len(row.find_elements(By.CSS_SELECTOR, ".seed")) == 3
+    assert places["off the shelf"] == pytest.approx(0.5, abs=0.02) and places["scratch"] == pytest.approx(
+        0.25, abs=0.02
+    )
+    spots = opened_study.find_elements(By.CSS_SELECTOR, "#measures svg")[0].find_elements(By.CSS_SELECTOR, "path.spot")
+    assert len(spots) == 4
+    outcomes = [one.text for one in opened_study.find_elements(By.CSS_SELECTOR, "#differences .outcome")]
+    assert outcomes.count("better") == 1 and outcomes.count("worse") == 4

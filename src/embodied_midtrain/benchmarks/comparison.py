@@ -1,15 +1,15 @@
 """`emt rollouts compare` and `emt rollouts play`: several policies on the same episodes, side by side.
 
 Policies may be variants of one study, or one policy at different steps of its training. Each is compared with the
-first, episode by episode: exact McNemar and a paired bootstrap within tasks (`studies.intervals.compare`).
+first, episode by episode: exact McNemar and a paired bootstrap within tasks (`intervals.compare`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from embodied_midtrain.artifacts import Artifact, StageError, write_json
 from embodied_midtrain.benchmarks.rollout import (
@@ -20,7 +20,7 @@ from embodied_midtrain.benchmarks.rollout import (
     read_episodes,
     rollout,
 )
-from embodied_midtrain.studies.intervals import compare
+from embodied_midtrain.intervals import Difference, compare
 
 COMPARISON = "comparison.json"
 
@@ -55,24 +55,39 @@ def _results(episodes: Sequence[EpisodeResult]) -> dict[str, Any]:
 
 def _against(other: str, first: str, rows: Mapping[str, Sequence[EpisodeResult]]) -> dict[str, Any]:
     a, b = ({(e.task, e.state): e for e in rows[name]} for name in (other, first))
+    pairs, found = against(a, b, other, first)
+    return {"pairs": len(pairs), **asdict(found)}
+
+
+Key = TypeVar("Key", bound=tuple[Hashable, ...])
+
+
+def against(
+    a: Mapping[Key, EpisodeResult], b: Mapping[Key, EpisodeResult], name_a: str, name_b: str
+) -> tuple[list[Key], Difference]:
+    """The episodes that both have played, by task, state and what else tells them apart, and the test on them.
+
+    Raises:
+        StageError: where there are none, or a pair did not begin in the same state.
+    """
     shared = [key for key in a if key in b]
     if not shared:
-        raise StageError(f"{other} and {first} have no episode in common: roll both out on the same tasks")
-    for task, state in shared:
-        starts = [e.start for e in (a[task, state], b[task, state]) if e.start]
+        raise StageError(f"{name_a} and {name_b} have no episode in common: roll both out on the same tasks")
+    for key in shared:
+        starts = [e.start for e in (a[key], b[key]) if e.start]
         if len(set(starts)) > 1:
             raise StageError(
-                f"{other} and {first} did not begin {task} (state {state}) alike: another version of the simulator? "
-                "Roll both out on one machine."
+                f"{name_a} and {name_b} did not begin {a[key].task} (state {a[key].state}) alike: another version of "
+                "the simulator? Roll both out on one machine."
             )
     found = compare(
         [a[key].success for key in shared],
         [b[key].success for key in shared],
-        tasks=[task for task, _ in shared],
-        name_a=other,
-        name_b=first,
+        tasks=[a[key].task for key in shared],
+        name_a=name_a,
+        name_b=name_b,
     )
-    return {"pairs": len(shared), **asdict(found)}
+    return shared, found
 
 
 def compare_command(rollouts: tuple[Path, ...], out: Path | None = None) -> None:

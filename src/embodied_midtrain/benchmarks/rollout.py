@@ -22,9 +22,9 @@ from embodied_midtrain.benchmarks.actors import ExpertActor, RandomActor
 from embodied_midtrain.benchmarks.protocol import Actor, Benchmark, chosen_tasks, evaluation_state, open_benchmark
 from embodied_midtrain.benchmarks.team import Crash, Seen, Team
 from embodied_midtrain.benchmarks.video import write_mp4
+from embodied_midtrain.intervals import too_few, wilson
 from embodied_midtrain.progress import progress_bar
 from embodied_midtrain.robots.actions import check_specs
-from embodied_midtrain.studies.intervals import too_few, wilson
 
 EPISODES, RESULTS = "episodes.json", "results.json"
 TABLE = "episodes.parquet"

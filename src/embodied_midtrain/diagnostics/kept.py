@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from embodied_midtrain.diagnostics.abilities import Question
-from embodied_midtrain.studies.intervals import compare, wilson
+from embodied_midtrain.intervals import compare, wilson
 
 LEAST = 10
 """Questions below which an ability is not asked for."""

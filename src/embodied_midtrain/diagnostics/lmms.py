@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from embodied_midtrain.artifacts import StageError, read_json
-from embodied_midtrain.studies.intervals import wilson
+from embodied_midtrain.intervals import wilson
 
 Task = Literal["pope", "blink", "visulogic", "3dsrbench", "spatialeval"]
 METRICS: dict[str, str] = {

@@ -66,7 +66,7 @@ def on_ray(backbone: Elsewhere, config: EmbedConfig, settings: EngineConfig, win
     """
     ray = require("ray", "ray")
     with connected(ray, settings.address):
-        count, cpus, gpus = shares(ray.cluster_resources(), _least_cores(ray), settings)
+        count, cpus, gpus = shares(ray.cluster_resources(), least_cores(ray), settings)
         job = Job(backbone, config, cpus, settings.decoders)
         actor = ray.remote(RayWorker).options(num_cpus=cpus, num_gpus=gpus, max_concurrency=_HELD)
         crew = Crew(ray, lambda: actor.remote(job), count, f"{cpus} cores and {gpus:g} GPUs")
@@ -127,7 +127,8 @@ def connected(ray: Any, address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def _least_cores(ray: Any) -> int:
+def least_cores(ray: Any) -> int:
+    """Of the cluster's smallest node that takes work."""
     counts = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     # A head node often takes no work.
     return min((count for count in counts if count), default=0)

@@ -16,7 +16,7 @@ from embodied_midtrain.midtraining.settings import MidtrainConfig
 from embodied_midtrain.midtraining.teach import teach
 from embodied_midtrain.proximity.select import read_selection
 from embodied_midtrain.samples import Sample
-from embodied_midtrain.sources.opening import open_pool, read_samples
+from embodied_midtrain.sources.opening import keys_of, open_pool, read_samples
 from embodied_midtrain.training.loop import close, curve, pick_device
 from embodied_midtrain.training.team import join_team
 from embodied_midtrain.training.tracking import AccelerateTracker, TrackerName
@@ -70,7 +70,7 @@ def midtrain(
             backbone.model.to(team.device or pick_device(config.device)).float()
             backbone.max_tokens = config.max_tokens
             backbone.model.eval()
-            chosen = read_selection(selection) if selection is not None else [sample.key for sample in source]
+            chosen = read_selection(selection) if selection is not None else keys_of(source)
             wanted = chosen[: config.keep]
 
             def fetch(keys: Sequence[Key]) -> Iterator[Sample]:

@@ -22,7 +22,7 @@ def quotas(weights: Mapping[str, float], sources: Iterable[str], budget: int) ->
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(known)}"
-            raise ValueError(f"weights: the selection has no source '{name}'; {hint}")
+            raise ValueError(f"weights: there is no source '{name}'; {hint}")
         if not 0 <= weight < float("inf"):
             raise ValueError(f"weights: {name} has {weight}; a weight is a number from 0 on")
     total = sum(weights.values())

@@ -18,7 +18,7 @@ from embodied_midtrain.midtraining.mixture import Budget, Key, prepare
 from embodied_midtrain.midtraining.rows import MicroBatch, Rows
 from embodied_midtrain.proximity.select import read_selection
 from embodied_midtrain.samples import Sample
-from embodied_midtrain.sources.opening import open_pool, read_samples
+from embodied_midtrain.sources.opening import keys_of, open_pool, read_samples
 from embodied_midtrain.training.loop import Loss
 from embodied_midtrain.training.team import ALONE
 
@@ -63,7 +63,7 @@ class ImageText:
     def keys(self) -> Sequence[Key]:
         if self.selection is not None:
             return read_selection(self.selection)
-        return [sample.key for sample in open_pool(self.pool, images=self.images, skips=Skips())]
+        return keys_of(open_pool(self.pool, images=self.images, skips=Skips()))
 
     def fetch(self, keys: Sequence[Key]) -> Iterator[Sample]:
         return read_samples(self.pool, keys, images=self.images)

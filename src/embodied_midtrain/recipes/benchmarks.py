@@ -18,23 +18,15 @@ from embodied_midtrain.serving.protocol import open_protocol
 
 
 @dataclass(frozen=True, kw_only=True)
-class RobotBenchmark:
-    """One robot data set and the benchmark that policies trained on it are evaluated on."""
+class Arena:
+    """Where policies are evaluated, and how they act there."""
 
-    target: Path
-    """Robot episodes: HDF5, LeRobot, RLDS or CALVIN (docs/robots.md). A relative path starts from data.folder."""
     chunk: int
     """Actions predicted at a time."""
     executed: int
     """How many of them are executed before the next look."""
     title: str = ""
     """For readers, such as "CALVIN ABC-D"."""
-    home: str = ""
-    """Where the data are to be had: said where they are missing."""
-    camera: str | None = None
-    """Which pictures to take where the data hold several."""
-    split: str = "train"
-    """Of an RLDS data set."""
     protocol: str = ""
     """Evaluate by vla-eval: a protocol of 'emt serve --list-benchmarks', or a YAML file. The recipe says the commands,
     and its next call reads what they found. Empty: by the built-in loop."""
@@ -66,3 +58,17 @@ class RobotBenchmark:
     def where(self) -> str:
         """For readers."""
         return f"vla-eval, {self.protocol}" if self.protocol else f"{self.rollout.benchmark}, built-in loop"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobotBenchmark(Arena):
+    """One robot data set and the benchmark that policies trained on it are evaluated on."""
+
+    target: Path
+    """Robot episodes: HDF5, LeRobot, RLDS or CALVIN (docs/robots.md). A relative path starts from data.folder."""
+    home: str = ""
+    """Where the data are to be had: said where they are missing."""
+    camera: str | None = None
+    """Which pictures to take where the data hold several."""
+    split: str = "train"
+    """Of an RLDS data set."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from embodied_midtrain.artifacts import MANIFEST, Artifact, StageError
 from embodied_midtrain.benchmarks.rollout import EpisodeResult, TaskResult, read_episodes
+from embodied_midtrain.intervals import Difference, compare
 from embodied_midtrain.recipes.layout import Layout
 from embodied_midtrain.recipes.recipe import Recipe, Tuning, Variant
 from embodied_midtrain.recipes.vla_eval import COMMANDS, read_played
 from embodied_midtrain.report import summary as doc
-from embodied_midtrain.studies.intervals import Difference, compare
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ COUNTS: dict[str, dict[str, int]] = {
     "pool": {"per_source": 12},
     "demos": {"episodes": 3, "episodes_of": 3},
     "select": {"k": 1},
+    "capability": {"budget": 7},
+    "compose": {"budget": 4},
     "midtrain": {"steps": 2, "warmup_steps": 0, "batch": 4, "micro_batch": 2, "keep": 1},
     "finetune": {"steps": 2, "warmup_steps": 0, "batch": 4, "micro_batch": 2, "episodes_per_task": 1},
     "rollout": {"episodes": 1},
@@ -20,6 +22,7 @@ COUNTS: dict[str, dict[str, int]] = {
 """Counts of each stage that are scaled, with the least that still does all of it: two steps, each of two micro-batches,
 of two samples. What only caps the cost of a stage (rows that a measure is fitted to, points on a map, rows of one
 forward pass) stays: less data needs less of it anyway."""
+OF_RECIPES = ("pool", "demos", "select", "midtrain", "finetune", "rollout")
 TARGET_FRAMES = 20
 """The estimator needs frames to fit and to validate, of each data set."""
 
@@ -29,9 +32,9 @@ def scaled(recipe: Recipe) -> Recipe:
     factor = recipe.scale
     if factor == 1.0:
         return recipe
-    changed: dict[str, Any] = {name: _scaled(getattr(recipe, name), least, factor) for name, least in COUNTS.items()}
+    changed: dict[str, Any] = {name: scaled_config(name, getattr(recipe, name), factor) for name in OF_RECIPES}
     changed["benchmarks"] = {
-        name: replace(one, rollout=_scaled(one.rollout, COUNTS["rollout"], factor))
+        name: replace(one, rollout=scaled_config("rollout", one.rollout, factor))
         for name, one in recipe.benchmarks.items()
     }
     if recipe.target_frames is not None:
@@ -39,7 +42,11 @@ def scaled(recipe: Recipe) -> Recipe:
     return replace(recipe, **changed, scale=1.0)
 
 
-def _scaled(config: T, least: dict[str, int], factor: float) -> T:
+def scaled_config(stage: str, config: T, factor: float) -> T:
+    """A stage's config with its counts times the factor; of a stage without counts, the same."""
+    if factor == 1.0:
+        return config
+    least = COUNTS.get(stage, {})
     known = {field.name for field in fields(config)}  # type: ignore[arg-type]
     assert set(least) <= known, f"{type(config).__name__} has no {set(least) - known}"
     values = {name: getattr(config, name) for name in least}

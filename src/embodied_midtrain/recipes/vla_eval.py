@@ -18,7 +18,7 @@ import yaml
 from embodied_midtrain.artifacts import Artifact, StageError, read_json, write_atomic
 from embodied_midtrain.benchmarks.rollout import EpisodeResult
 from embodied_midtrain.config import load_yaml
-from embodied_midtrain.recipes.benchmarks import RobotBenchmark
+from embodied_midtrain.recipes.benchmarks import Arena
 from embodied_midtrain.serving.protocol import open_protocol
 
 PROTOCOL, COMMANDS = "protocol.yaml", "commands.txt"
@@ -38,7 +38,7 @@ class Played:
     lengths: tuple[float, ...] = ()
 
 
-def write_orders(folder: Path, policy: Path, benchmark: RobotBenchmark, factor: float = 1.0) -> tuple[str, ...]:
+def write_orders(folder: Path, policy: Path, benchmark: Arena, factor: float = 1.0) -> tuple[str, ...]:
     """Write vla-eval's config and the commands for a policy; returns the commands.
 
     Args:

@@ -27,6 +27,8 @@ from embodied_midtrain.extras import require
 from embodied_midtrain.report.answer import percent
 from embodied_midtrain.report.charts import short
 from embodied_midtrain.report.gallery import Reader
+from embodied_midtrain.report.study import STUDY, load_study_summary
+from embodied_midtrain.report.study_table import print_study
 from embodied_midtrain.report.summary import Summary, load_summary
 from embodied_midtrain.report.tables import Key
 from embodied_midtrain.report.terminal import print_summary
@@ -69,7 +71,7 @@ def report(out: Path, *, run: Path, config: ReportConfig = ReportConfig()) -> Ar
         StageError: where there is no summary, or it does not fit this version's types.
     """
     summary = load_summary(run)
-    inputs = {"run": _fingerprint(run, summary), "drawn by": _drawn_by()}
+    inputs = {"run": _fingerprint(run, summary), "drawn by": drawn_by()}
     with open_stage(out, "report", config, inputs, overwrite=True) as stage:
         if stage.done:
             return stage.artifact()
@@ -83,6 +85,11 @@ def report(out: Path, *, run: Path, config: ReportConfig = ReportConfig()) -> Ar
 
 def render(view: View) -> str:
     """The whole page as one text."""
+    return draw("page.html.j2", view=view, sections=SECTIONS, figures=key_figures(view.summary))
+
+
+def draw(template: str, **values: Any) -> str:
+    """A page from one of the templates, with everything inside itself."""
     jinja2 = require("jinja2", "report")
     markup = require("markupsafe", "report").Markup
     environment = jinja2.Environment(
@@ -97,10 +104,8 @@ def render(view: View) -> str:
     )
     script = (TEMPLATES / "page.js").read_text()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    text: str = environment.get_template("page.html.j2").render(
-        view=view,
-        sections=SECTIONS,
-        figures=key_figures(view.summary),
+    text: str = environment.get_template(template).render(
+        **values,
         style=markup((TEMPLATES / "style.css").read_text()),
         script=markup(script),
         script_hash=f"sha256-{digest}",
@@ -185,7 +190,7 @@ def _fingerprint(run: Path, summary: Summary) -> str:
     return fingerprint_of(facts)
 
 
-def _drawn_by() -> str:
+def drawn_by() -> str:
     """Changes with the code and the templates of this room: another version draws the page again."""
     room = TEMPLATES.parent
     files = sorted(path for path in (*room.glob("*.py"), *TEMPLATES.iterdir()))
@@ -193,15 +198,22 @@ def _drawn_by() -> str:
 
 
 def report_command(run: Path, out: Path | None = None, config: ReportConfig = ReportConfig()) -> None:
-    """Write one self-contained HTML page with everything that a recipe run found.
+    """Write one self-contained HTML page with everything that a recipe run, or a study, found.
 
     Examples:
         emt report --run runs/quickstart
         emt report --run runs/quickstart --out /tmp/page --video-megabytes 1
+        emt report --run runs/my-study
 
     Args:
-        run: folder of a recipe run, finished or not.
+        run: folder of a recipe run or of a study, finished or not.
         out: folder for the page; RUN/report where it is not given.
     """
+    if (run / STUDY).is_file():
+        from embodied_midtrain.report.study_page import study_report
+
+        page = study_report(out or run / "report", study=run).file(PAGE)
+        print_study(load_study_summary(run), page)
+        return
     artifact = report(out or run / "report", run=run, config=config)
     print_summary(load_summary(run), artifact.file(PAGE))

@@ -1,4 +1,4 @@
-"""Any pool by its path: an artifact of `emt pool build`, a user's files, or a YAML file that names several sources."""
+"""Any pool by its path: an artifact of `emt pool build` or `emt compose`, a user's files, or a YAML file of several."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from embodied_midtrain.artifacts import MANIFEST, Artifact, Skips, StageError
+import pyarrow.parquet as pq
+
+from embodied_midtrain.artifacts import MANIFEST, Artifact, Skips, StageError, read_json
 from embodied_midtrain.samples import Pool, Sample
+from embodied_midtrain.sources.composed import COMPOSE_STAGE, PARTS_FILE, ComposedPool
 from embodied_midtrain.sources.mixed import MixedPool, Source, open_mixed, open_source
-from embodied_midtrain.sources.places import is_url
+from embodied_midtrain.sources.places import absolute, is_url
 from embodied_midtrain.sources.table import SampleIndex, read_table
 
 POOL_STAGE = "pool build"
@@ -35,6 +38,10 @@ class TablePool:
 
     def fingerprint(self) -> str:
         return self.artifact.fingerprint
+
+    def keys(self) -> list[tuple[str, str]]:
+        columns = [pq.read_table(path, columns=["source", "id"]) for path in self.tables()]
+        return [key for one in columns for key in zip(*(one[c].to_pylist() for c in ("source", "id")), strict=True)]
 
     def find(self, keys: Collection[tuple[str, str]]) -> SampleIndex:
         """All of its samples, read when they are asked for."""
@@ -72,9 +79,9 @@ def open_pool(path: Path | str, *, images: Path | None = None, skips: Skips) -> 
     """Open a pool for reading.
 
     Args:
-        path: the folder of a pool artifact or of an export; conversations in JSON or JSONL, WebDataset shards, Parquet
-            files or a folder of images with captions, each as a file, folder, pattern or URL; or a YAML file that
-            names several of these.
+        path: the folder of a pool artifact, of a composition or of an export; conversations in JSON or JSONL,
+            WebDataset shards, Parquet files or a folder of images with captions, each as a file, folder, pattern or
+            URL; or a YAML file that names several of these.
         images: folder that image paths start from; by default the files' own folder.
         skips: bad records are added here while the pool is read; they are not raised.
 
@@ -88,6 +95,8 @@ def open_pool(path: Path | str, *, images: Path | None = None, skips: Skips) -> 
         if (local / MANIFEST).is_file():
             if (local / POOL_FILE).is_file():
                 return open_mixed(Artifact.open(local, EXPORT_STAGE).file(POOL_FILE), skips)
+            if (local / PARTS_FILE).is_file():
+                return _composed(Artifact.open(local, COMPOSE_STAGE), skips)
             return TablePool(Artifact.open(local, POOL_STAGE))
         if local.suffix in (".yaml", ".yml"):
             return open_mixed(local, skips)
@@ -97,6 +106,21 @@ def open_pool(path: Path | str, *, images: Path | None = None, skips: Skips) -> 
                 "WebDataset shards, Parquet files, a folder of images with captions, or a YAML file that names several"
             )
     return open_source(Source(text, images=images), skips)
+
+
+def _composed(artifact: Artifact, skips: Skips) -> ComposedPool:
+    parts: dict[str, Pool] = {}
+    for name, part in read_json(artifact.file(PARTS_FILE)).items():
+        images = part["images"] and Path(absolute(part["images"], artifact.path))
+        parts[name] = open_pool(absolute(part["path"], artifact.path), images=images, skips=skips)
+        if parts[name].fingerprint() != part["fingerprint"]:
+            raise StageError(f"the pool {part['path']} has changed since {artifact.path} was composed of it.")
+    return ComposedPool(artifact, parts)
+
+
+def keys_of(pool: Pool) -> list[tuple[str, str]]:
+    """All keys of a pool, in its order; where it has a table of them, no picture is read."""
+    return pool.keys() if isinstance(pool, TablePool | ComposedPool) else [sample.key for sample in pool]
 
 
 def read_samples(path: Path | str, keys: Iterable[tuple[str, str]], *, images: Path | None = None) -> Iterator[Sample]:

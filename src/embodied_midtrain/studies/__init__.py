@@ -1,1 +1,1 @@
-"""Variants and seeds: how far a difference in success can be trusted."""
+"""Pathways x seeds x heads x benchmarks as one job: shared stages once, tables with tests."""

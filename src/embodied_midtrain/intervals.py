@@ -85,6 +85,18 @@ def paired_bootstrap(
     return float(low), float(high)
 
 
+def holm(p: Sequence[float]) -> list[float]:
+    """Adjusted p of several tests (Holm 1979): below a level, a finding holds with that chance of any false one.
+
+    Valid whatever the tests have in common, as those against one baseline do.
+    """
+    adjusted, least = [0.0] * len(p), 0.0
+    for rank, at in enumerate(sorted(range(len(p)), key=lambda at: p[at])):
+        least = max(least, min(1.0, p[at] * (len(p) - rank)))
+        adjusted[at] = least
+    return adjusted
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
     """Two variants on the same episodes.

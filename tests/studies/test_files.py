@@ -1,0 +1,210 @@
+"""The studies of the package: each is understood, and its graph is what its name says."""
+
+import importlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from embodied_midtrain.artifacts import Artifact
+from embodied_midtrain.benchmarks.demos import DemosConfig
+from embodied_midtrain.config import ConfigError
+from embodied_midtrain.studies.graph import Plan, Stage
+from embodied_midtrain.studies.plan import plan
+from embodied_midtrain.studies.stages import STAGES, kind_of
+from embodied_midtrain.studies.study import load_study, named_studies
+
+NAMES = sorted(named_studies())
+DOMAINS = ("spatial", "grounding", "plan", "camera", "egocentric", "temporal", "action")
+
+
+@dataclass(frozen=True)
+class Coupled:
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Capable:
+    domains: tuple[str, ...] = ()
+    budget: int = 7000
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Told(DemosConfig):
+    truth_every: int | None = field(default=None)
+
+
+def couple(out: Path, config: Coupled, *, episodes: Path) -> Artifact:
+    raise AssertionError("planned, not run")
+
+
+def capability(out: Path, config: Capable, *, demos: Path | None = None) -> Artifact:
+    raise AssertionError("planned, not run")
+
+
+def told(out: Path, config: Told) -> Artifact:
+    raise AssertionError("planned, not run")
+
+
+@pytest.fixture(autouse=True)
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """In place of stages that this version does not have: what a study says to them is what they take."""
+    for name in ("couple", "capability"):
+        try:
+            importlib.import_module(STAGES[name].partition(":")[0])
+        except ModuleNotFoundError:
+            monkeypatch.setitem(STAGES, name, f"tests.studies.test_files:{name}")
+    if "truth_every" not in {one.name for one in fields(DemosConfig)}:
+        monkeypatch.setitem(STAGES, "demos", "tests.studies.test_files:told")
+    kind_of.cache_clear()
+    yield
+    kind_of.cache_clear()
+
+
+def made(name: str) -> Plan:
+    return plan(load_study(name))
+
+
+def on_the_way(of: Plan, variant: str) -> list[Stage]:
+    """The stages of a variant's first policy that train, from the backbone on."""
+    stage, found = next(c.policy for c in of.cells if c.variant == variant), []
+    while isinstance(stage, Stage):
+        found.append(stage)
+        stage = stage.inputs["backbone"]  # type: ignore[assignment]
+    return found[::-1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_understood(name: str) -> None:
+    found = made(name)
+    study = found.study
+    assert study.name == name and study.about and len(found.stages()) == len({s.key for s in found.stages()})
+    assert {cell.variant for cell in found.cells} == set(study.variants)
+    if name.endswith("_compact"):
+        assert study.backbone == "compact" and len(study.training_seeds) >= 3
+        assert any(v.random_language for v in study.variants.values()), "no control says whether it can tell them apart"
+    else:
+        assert f"{name}_compact" in NAMES
+
+
+@pytest.mark.parametrize("name", ["rethinking_domains_compact", "embodied_midtrain_selectors_compact"])
+def test_the_compact_protocol_is_the_sorting_recipes(name: str) -> None:
+    from embodied_midtrain.recipes.recipe import load_recipe
+
+    recipe, study = load_recipe("sorting"), made(name)
+    cell = next(c for c in study.cells if c.seed == 1)
+    own = cell.policy.config
+    for one in fields(own):
+        if one.name not in ("seed", "chunk", "executed"):
+            assert getattr(own, one.name) == getattr(recipe.finetune, one.name), one.name
+    assert (own.chunk, own.executed, own.seed) == (recipe.finetune.chunk, recipe.finetune.executed, 1)
+    assert cell.rollout is not None
+    assert {n: getattr(cell.rollout.config, n) for n in ("tasks", "wording", "episodes", "group")} == {
+        n: getattr(recipe.rollout, n) for n in ("tasks", "wording", "episodes", "group")
+    }
+
+
+@pytest.mark.parametrize("scale", ["", "_compact"])
+def test_domains_and_compositions_are_the_papers(scale: str) -> None:
+    single = made(f"rethinking_domains{scale}")
+    assert set(single.study.variants) == {"base", *DOMAINS, "scratch"}
+    for domain in DOMAINS:
+        assert [s.name for s in on_the_way(single, domain)] == ["midtrain", "finetune"]
+    together = made(f"rethinking_composition{scale}")
+    mixed = {v: on_the_way(together, v)[0].inputs["pool"] for v in set(together.study.variants) - {"base", "scratch"}}
+    sizes = {v: len(pool.inputs["pools"]) for v, pool in mixed.items()}  # type: ignore[union-attr,arg-type]
+    assert sizes == {"G+E": 2, "G+N": 2, "E+N": 2, "G+E+N": 3, "G+E+S": 3, "G+E+N+S": 4, "seven": 7}
+    budgets = {s.config.budget for s in together.stages() if s.name == "compose"}
+    assert budgets == ({1920} if scale else {800_000})
+    step = next(s for s in together.stages() if s.name == "midtrain")
+    assert step.config.steps * step.config.batch == budgets.pop(), "one epoch"
+    assert (step.config.method, step.config.lora_rank, step.config.lora_alpha) == ("lora", 16, 32)
+
+
+@pytest.mark.parametrize("scale", ["", "_compact"])
+def test_robot_data_come_alone_jointly_and_after(scale: str) -> None:
+    found = made(f"rethinking_robot{scale}")
+    ways = {v: [(s.name, "vqa" in s.inputs) for s in on_the_way(found, v)] for v in found.study.variants}
+    target = ("finetune", False)
+    assert ways["robot"] == [target, target] and ways["robot+G+E"] == [("finetune", True), target]
+    assert ways["G+E-robot"] == [("midtrain", False), target, target]
+    for variant, way in ways.items():
+        policy = next(c.policy for c in found.cells if c.variant == variant)
+        assert ("start" in policy.inputs) == (way[-2:] in ([target, target], [("finetune", True), target]))
+        if "start" in policy.inputs:
+            assert policy.config.start.start_head == "renewed", "another action space, or another mode"
+
+
+@pytest.mark.parametrize("scale", ["", "_compact"])
+def test_three_stages_and_a_share_of_unseen_combinations(scale: str) -> None:
+    found = made(f"two_bridges{scale}")
+    whole = on_the_way(found, "all")
+    assert [(s.name, "vqa" in s.inputs) for s in whole] == [("midtrain", False), ("finetune", True), ("finetune", True)]
+    assert whole[0].config.method == "full" and "vision" in whole[0].config.train
+    assert all((s.config.joint.vqa_ratio, s.config.joint.vqa_weight) == (0.25, 1.0) for s in whole[1:])
+    etc = whole[0].inputs["pool"]
+    assert isinstance(etc, Stage) and etc.config.by == "source" and sum(etc.config.weights.values()) == pytest.approx(1)
+    ood = on_the_way(found, "all-ood")[-1].inputs["vqa"]
+    assert isinstance(ood, Stage) and sorted(ood.config.weights.values()) == [6, 94]
+    held = {r.variant for r in found.readings}
+    assert "all" in held and "action-only" not in held, "only what had a first stage can hold on to it"
+
+
+def test_one_policy_is_played_on_two_benchmarks() -> None:
+    counts = Counter(s.name for s in made("two_bridges_compact").only(("action-only",)).stages())
+    assert counts["finetune"] == 3 and counts["rollout"] == 6
+
+
+@pytest.mark.parametrize("scale", ["", "_compact"])
+def test_each_backbone_is_tested_against_itself(scale: str) -> None:
+    study = load_study(f"embodied_midtrain_transfer{scale}")
+    for name, variant in study.variants.items():
+        if not variant.random_language:
+            assert study.variants[study.against(name)].backbone == variant.backbone
+
+
+def test_selections_of_a_sweep_and_of_an_ablation() -> None:
+    sweep = made("embodied_midtrain_k_compact")
+    assert {s.config.k for s in sweep.stages() if s.name == "select"} == {240, 480, 960, 1920}
+    found = made("embodied_midtrain_selectors_compact")
+    assert {s.config.selector for s in found.stages() if s.name == "select"} == {
+        "random",
+        "matched-random",
+        "mean-distance",
+        "perplexity",
+        "delta-perplexity",
+        "estimator",
+    }
+
+
+def test_a_study_extends_another(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(
+        yaml.safe_dump({"extends": "rethinking_strength_compact", "name": "own", "seed": 3, "variants": {"base": {}}})
+    )
+    (tmp_path / "more.yaml").write_text(yaml.safe_dump({"extends": "own.yaml", "settings": {"midtrain": {"lr": 0.5}}}))
+    more = load_study(tmp_path / "more.yaml")
+    assert (more.name, more.seed, list(more.variants)) == ("own", 3, ["base"])
+    assert more.settings["midtrain"]["lr"] == 0.5 and more.settings["midtrain"]["steps"] == 120
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({"extends": "more.yaml"}))
+    with pytest.raises(ConfigError, match="circle"):
+        load_study(tmp_path / "more.yaml")
+
+
+def test_a_study_that_is_not_there() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'rethinking_domains'"):
+        load_study("rethinking_domain")
+    with pytest.raises(ConfigError, match="give a YAML file, or one of: embodied_midtrain_k, "):
+        load_study("/nowhere/mine.yaml")
+
+
+def test_a_rehearsal_has_small_counts_everywhere() -> None:
+    small = plan(replace(load_study("rethinking_composition_compact"), scale=0.01))
+    configs = {stage.name: stage.config for stage in small.stages()}
+    assert (configs["midtrain"].steps, configs["midtrain"].batch, configs["compose"].budget) == (2, 4, 19)
+    assert (configs["finetune"].steps, configs["rollout"].episodes, configs["capability"].budget) == (8, 1, 19)
+    assert configs["demos"].episodes == 3
+    assert {s.key for s in small.stages()}.isdisjoint(s.key for s in made("rethinking_composition_compact").stages())

@@ -1,0 +1,41 @@
+"""One pathway through the real stages on a tiny random backbone: what the study names is what each stage is given."""
+
+from pathlib import Path
+
+import pytest
+
+from embodied_midtrain.artifacts import Artifact
+from embodied_midtrain.studies.graph import Stage
+from embodied_midtrain.studies.plan import plan
+from embodied_midtrain.studies.run import house_of, run_study
+from tests.studies import toy
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_pathway_of_real_stages(tmp_path: Path) -> None:
+    toy.data(tmp_path)
+    settings = toy.values(tmp_path)["settings"] | {"midtrain": {**toy.LOOP, "max_tokens": 200}}
+    figures = {"text": "drift.json:cka.robot.text.-1"}
+    held = {"stage": "drift", "of": "policy", "inputs": {"base": "stage1", "model": "policy", "robots": "robot"}}
+    study = toy.study(
+        tmp_path,
+        training_seeds=[0],
+        heads={"query": {"head": "query"}},
+        settings={**settings, "drift": {"rows": 4, "batch_size": 4}},
+        measures={"held": {**held, "figures": figures}},
+    )
+    found = run_study(study, tmp_path / "out", only=("mid+robot",))
+    assert {v.name: v.state for v in found.variants} == {"base": "not run", "mid": "not run", "mid+robot": "done"}
+    assert [(c.variant, c.all.episodes) for c in found.cells] == [("mid+robot", 4)]
+    house, cell = house_of(study, tmp_path / "out"), plan(study).only(("mid+robot",)).cells[0]
+    robot = cell.policy.inputs["backbone"]
+    assert isinstance(robot, Stage) and cell.policy.inputs["start"] is robot
+    begun, joint = (Artifact.open(house.of(one), "finetune") for one in (cell.policy, robot))
+    assert set(begun.manifest["inputs"]) == {"backbone", "demos", "start"}
+    assert joint.counts["vqa_seen"] == 2 and set(joint.counts["vqa_composition"]) == {"books"}
+    midtrained = robot.inputs["backbone"]
+    assert isinstance(midtrained, Stage)
+    counts = Artifact.open(house.of(midtrained), "midtrain").counts
+    assert (counts["selected"], counts["samples_seen"]) == (12, 8)
+    assert [0 < f.mean <= 1 for f in found.figures] == [True]

@@ -1,0 +1,278 @@
+"""Studies run: shared stages once, extensions alone, failures kept to those concerned, kills gone on from."""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from embodied_midtrain.artifacts import Artifact, StageError
+from embodied_midtrain.cli import main
+from embodied_midtrain.intervals import holm
+from embodied_midtrain.report.study import StudyComparison, load_study_summary
+from embodied_midtrain.studies import engine
+from embodied_midtrain.studies.calling import House, is_done
+from embodied_midtrain.studies.engine import State, work
+from embodied_midtrain.studies.graph import Base, Given, Stage
+from embodied_midtrain.studies.outline import outline
+from embodied_midtrain.studies.plan import plan
+from embodied_midtrain.studies.processes import Processes
+from embodied_midtrain.studies.results import corrected
+from embodied_midtrain.studies.run import house_of, run_study
+from embodied_midtrain.studies.stages import STAGES, kind_of
+from embodied_midtrain.studies.study import Call, Study, Variant
+from tests.studies import fakes as fake
+from tests.studies import toy
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fakes() -> Iterator[None]:
+    """Stages that cost nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, where in fake.STAGES.items():
+            patch.setitem(STAGES, name, where)
+        kind_of.cache_clear()
+        yield
+    kind_of.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy.data(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def whole(root: Path) -> tuple[Study, Path]:
+    """A finished study; tests copy it."""
+    study = toy.study(root)
+    run_study(study, root / "whole", command="emt study toy.yaml")
+    return study, root / "whole"
+
+
+@contextmanager
+def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The labels of the stages that are done."""
+    done: list[str] = []
+    real = engine.call
+
+    def call(house: House, stage: Stage) -> Artifact:
+        done.append(stage.key)
+        return real(house, stage)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "call", call)
+        yield done
+
+
+def test_the_document_holds_what_was_played(whole: tuple[Study, Path]) -> None:
+    study, out = whole
+    found = load_study_summary(out)
+    assert found.state == "done" and {v.name: v.state for v in found.variants} == dict.fromkeys(study.variants, "done")
+    assert {(c.variant, c.head): (c.all.episodes, set(c.by_seed)) for c in found.cells} == {
+        (name, head): (8, {"0", "1"}) for name in study.variants for head in study.heads
+    }
+    for cell in found.cells:
+        assert 0 <= cell.all.low <= cell.all.success <= cell.all.high <= 1 and cell.all.note == "too few episodes"
+        assert cell.spread is not None and set(cell.tasks) == {"close", "open"}
+        assert cell.all.success == pytest.approx(sum(cell.by_seed.values()) / 2)
+    assert [(c.variant, c.against, c.head, c.pairs) for c in found.comparisons] == [
+        (name, "base", head, 8) for name in ("mid", "mid+robot") for head in ("query", "fast")
+    ]
+    assert sorted(c.p_adjusted for c in found.comparisons) == sorted(holm([c.p for c in found.comparisons]))
+    assert all(s.time.state == "done" and s.time.seconds > 0 for s in found.stages)
+    assert any("4 samples of books were drawn 6 times" in note for note in found.notes)
+    text = (out / "study.md").read_text()
+    assert "| as it is |" in text and "too few episodes" in text and found.provenance.command == "emt study toy.yaml"
+
+
+def test_what_training_does_reaches_the_policy(whole: tuple[Study, Path]) -> None:
+    study, out = whole
+    cell = next(c for c in plan(study).cells if (c.variant, c.seed, c.head) == ("mid+robot", 1, "fast"))
+    folder = house_of(study, out).of(cell.policy)
+    way = (folder / "policy" / "backbone" / "way.txt").read_text()
+    begun, *steps = way.split(" > ")
+    assert begun == Path(study.backbone).name
+    assert steps == ["0.0001 seed 1", "robot + books query seed 1", "robot fast seed 1"]
+
+
+def test_dry_run_is_what_runs_and_a_second_call_does_nothing(
+    whole: tuple[Study, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, out = whole
+    told = outline(plan(study), (), house_of(study, tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
+    assert {row["key"] for row in told["stages"]} == {p.name for p in (out / "stages").iterdir()}
+    assert told["to_do"] == len(told["stages"]) and told["calls"] > len(told["stages"])
+    assert outline(plan(study), (), house_of(study, out))["to_do"] == 0
+    with heard(monkeypatch) as done:
+        run_study(study, out)
+    assert done == []
+
+
+def test_a_new_variant_runs_only_what_is_new(
+    whole: tuple[Study, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, before = whole
+    out = tmp_path / "more"
+    shutil.copytree(before, out)
+    scratch = Variant(title="random words", random_language=True)
+    with heard(monkeypatch) as done:
+        made = plan(replace(study, variants={**study.variants, "scratch": scratch}, heads={}))
+    assert done == [] and len(made.cells) == 8
+    wider = replace(study, variants={**study.variants, "mid-2": replace(study.variants["mid"], title="again")})
+    with heard(monkeypatch) as done:
+        found = run_study(wider, out)
+    assert done == [], "the same pathway under another name"
+    robot = Call(stage="finetune", inputs={"demos": "robot"}, settings={"chunk": 4, "executed": 2})
+    wider = replace(study, variants={**study.variants, "robot": Variant(stages=(robot,))})
+    with heard(monkeypatch) as done:
+        found = run_study(wider, out)
+    # Its robot stage is what base has trained on the target with that head.
+    assert Counter(key.split("-")[0] for key in done) == {"finetune": 4, "rollout": 4}
+    assert {c.variant for c in found.cells} == {*study.variants, "robot"}
+
+
+def test_a_control_tests_the_benchmark_and_not_itself() -> None:
+    def row(variant: str, p: float, outcome: str) -> StudyComparison:
+        facts = {"pairs": 8, "difference": 0.1, "low": 0.01, "high": 0.2, "outcome": outcome, "verdict": "So."}
+        return StudyComparison(variant, "base", "b", "", p=p, p_adjusted=p, **facts)  # type: ignore[arg-type]
+
+    variants = {"base": Variant(), "a": Variant(), "b": Variant(), "scratch": Variant(random_language=True)}
+    study = Study(name="s", variants=variants, benchmarks={})
+    rows = corrected(study, [row("a", 0.03, "better"), row("b", 0.02, "better"), row("scratch", 0.04, "worse")])
+    assert [r.p_adjusted for r in rows] == pytest.approx([0.04, 0.04, 0.04])
+    rows = corrected(study, [row("a", 0.03, "better"), row("b", 0.5, "cannot tell"), row("scratch", 0.04, "worse")])
+    assert [(round(r.p_adjusted, 3), r.outcome) for r in rows] == [
+        (0.06, "cannot tell"),
+        (0.5, "cannot tell"),
+        (0.04, "worse"),
+    ]
+    assert "no finding any more" in rows[0].verdict and rows[2].verdict == "So."
+
+
+def test_what_fails_leaves_the_others(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = toy.values(root) | {"training_seeds": [0], "heads": {}}
+    stage = values["variants"]["mid"]["stages"][0]
+    values["variants"]["mid"]["stages"][0] = {**stage, "settings": {"fail": "no sample can be used"}}
+    file, out = tmp_path / "broken.yaml", tmp_path / "out"
+    file.write_text(json.dumps(values))
+    assert main(["study", str(file), "--out", str(out)]) == 1
+    said = capsys.readouterr()
+    assert "1 failed: midtrain-" in said.err and "no sample can be used" in said.err
+    found = load_study_summary(out)
+    assert {v.name: v.state for v in found.variants} == {"base": "done", "mid": "failed", "mid+robot": "done"}
+    assert found.state == "partial" and {c.variant for c in found.cells} == {"base", "mid+robot"}
+    left = [s for s in found.stages if s.time.state == "needs"]
+    assert {s.stage for s in left} == {"finetune", "rollout"} and all("midtrain-" in s.time.note for s in left)
+    assert main(["study", str(file), "--out", str(out), "--dry-run"]) == 0
+    assert "failed before: midtrain-" in capsys.readouterr().out
+    # Mended, it goes on.
+    values["variants"]["mid"]["stages"][0] = stage
+    file.write_text(json.dumps(values))
+    assert main(["study", str(file), "--out", str(out)]) == 0
+    assert load_study_summary(out).state == "done"
+
+
+def test_a_fault_of_ours_is_kept_to_its_stage(root: Path, tmp_path: Path) -> None:
+    settings = toy.values(root)["settings"] | {"midtrain": {"fail": "bug"}}
+    found = run_study(toy.study(root, training_seeds=[0], heads={}, settings=settings), tmp_path / "out")
+    assert [c.variant for c in found.cells] == ["base"]
+    failed = next(s for s in found.stages if s.time.state == "failed")
+    assert "surprise" in failed.time.note
+    assert "KeyError" in (tmp_path / "out" / "times" / failed.time.name / engine.TRACEBACK).read_text()
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_killed_in_any_stage_it_goes_on_and_ends_the_same(
+    root: Path, whole: tuple[Study, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, out = toy.study(root, training_seeds=[0], heads={}), tmp_path / "out"
+    real, begun = engine.call, set[str]()
+
+    def call(house: House, stage: Stage) -> Artifact:
+        if stage.key not in begun:
+            begun.add(stage.key)
+            raise Killed
+        return real(house, stage)
+
+    monkeypatch.setattr(engine, "call", call)
+    stages = plan(study).stages()
+    for _ in stages:
+        with pytest.raises(Killed):
+            run_study(study, out)
+        assert load_study_summary(out).state == "partial"
+    assert run_study(study, out).state == "done"
+    straight = tmp_path / "straight"
+    run_study(study, straight)
+    for stage in stages:
+        a, b = (Artifact.open(house_of(study, place).of(stage)).fingerprint for place in (straight, out))
+        assert a == b, stage.key
+
+
+def test_other_data_under_the_same_name_are_refused(whole: tuple[Study, Path], root: Path, tmp_path: Path) -> None:
+    study, before = whole
+    out = tmp_path / "out"
+    shutil.copytree(before, out)
+    for name in ("robot", "charts"):
+        shutil.copytree(root / name, tmp_path / name)
+    toy.make_pool(tmp_path / "books", toy.samples()[1:4])
+    found = run_study(replace(study, folder=tmp_path), out)
+    states = {v.name: v for v in found.variants}
+    assert states["mid"].state == "failed" and "holds a result that does not fit" in states["mid"].why
+
+
+def test_missing_data_are_said_before_any_work(root: Path, tmp_path: Path) -> None:
+    data = toy.values(root)["data"] | {"charts": {"path": "nowhere", "home": "emt pool build --out nowhere"}}
+    study = toy.study(root, data=data, training_seeds=[0], heads={})
+    with pytest.raises(StageError, match=r"data.charts: there is no pool .*To be had: emt pool build.*for: mid, mid\+"):
+        run_study(study, tmp_path / "out")
+    assert not (tmp_path / "out" / "stages").exists()
+    found = run_study(study, tmp_path / "out", only=("base",))
+    assert [c.variant for c in found.cells] == ["base"]
+
+
+def test_data_that_a_benchmark_cannot_act_on_are_refused_before_any_work(root: Path, tmp_path: Path) -> None:
+    bench = toy.values(root)["benchmarks"]["stage"]
+    other = {**bench, "rollout": {**bench["rollout"], "benchmark": "tests.benchmarks.fake_world:FakeWorld"}}
+    with pytest.raises(StageError, match=r"fake and data\.robot do not mean the same by an action"):
+        run_study(toy.study(root, benchmarks={"stage": other}), tmp_path / "out")
+    assert not (tmp_path / "out" / "stages").exists()
+
+
+def test_measures_become_figures(root: Path, tmp_path: Path) -> None:
+    figures = {"steps": "drift.json:steps.-1.far", "nothing": "drift.json:steps.7.far", "word": "drift.json:word"}
+    far = {"stage": "drift", "of": "policy", "inputs": {"base": "stage1", "model": "policy"}, "figures": figures}
+    study = toy.study(root, measures={"far": far}, training_seeds=[0, 1], heads={})
+    found = run_study(study, tmp_path / "out")
+    assert {(f.variant, f.name, f.mean) for f in found.figures} == {("mid", "steps", 1.0), ("mid+robot", "steps", 2.0)}
+    assert all(set(f.by_seed) == {"0", "1"} and f.benchmark == "stage" for f in found.figures)
+    assert "far: steps, stage" in (tmp_path / "out" / "study.md").read_text()
+
+
+def test_several_processes_do_what_one_does(root: Path, tmp_path: Path) -> None:
+    house = House(tmp_path / "out", root)
+    named = fake.STAGES["midtrain"]
+    inputs = {"backbone": Base("some"), "pool": Given("books", "books")}
+    good = [Stage(named, fake.Mid(seed=seed), inputs, str(seed)) for seed in range(3)]
+    bad = Stage(named, fake.Mid(fail="no luck"), inputs, "bad")
+    after = Stage(fake.STAGES["drift"], fake.Far(), {"base": Base("some"), "model": bad}, "after")
+    hands = Processes(2)
+    try:
+        found = work(house, [bad, *good, after], hands, lambda *_: None)
+    finally:
+        hands.close()
+    assert found == {
+        bad.key: State("failed", "no luck"),
+        after.key: State("needs", bad.key),
+        **{stage.key: State("done") for stage in good},
+    }
+    assert all(is_done(house, stage) for stage in good) and not is_done(house, bad)
