@@ -47,10 +47,15 @@ class DiskFull(StageError):
     """No space left; whatever was finished before is kept."""
 
 
+ADDED = {"added": True}
+"""Metadata of a config's field that came later: at its default it is left out of what a stage is known by, so that
+results from before it are still those of the same settings."""
+
+
 def to_plain(value: Any) -> Any:
     """Configs and paths as what JSON can hold, the same for equal values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value) if not _as_before(f, value)}
     if isinstance(value, Mapping):
         return {str(k): to_plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -58,6 +63,13 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return value
+
+
+def _as_before(field: dataclasses.Field[Any], value: Any) -> bool:
+    if not field.metadata.get("added"):
+        return False
+    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return bool(getattr(value, field.name) == default)
 
 
 def fingerprint_of(value: Any) -> str:
