@@ -15,7 +15,7 @@ def check_same_space(first: Artifact, second: Artifact) -> None:
         )
     differs = [
         f"{name}: {a!r} in {first.path}, {b!r} in {second.path}"
-        for name in ("backbone", "pooling", "layer")
+        for name in ("backbone", "pooling", "layer", "layers")
         for a, b in [(_fact(first, name), _fact(second, name))]
         if a != b
     ]
