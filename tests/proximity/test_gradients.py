@@ -92,6 +92,17 @@ def test_the_same_whatever_the_batch_and_zeros_where_nothing_is_learnt():
         assert not torch.allclose(gradients.of(rows, batch_size=64), alone, rtol=0.1)
 
 
+def test_half_precision_is_near():
+    model = backbone("compact")
+    rows = rows_of(model)
+    with Gradients(model, rank=8, last=1.0, seed=0, precision="fp32") as gradients:
+        whole = gradients.of(rows, batch_size=6)
+    with Gradients(model, rank=8, last=1.0, seed=0, precision="bf16") as gradients:
+        half = gradients.of(rows, batch_size=6)
+    assert half.dtype == torch.float32 and not torch.equal(half, whole)
+    assert F.cosine_similarity(half, whole).min() > 0.99
+
+
 def test_what_cannot_be_meant():
     model = backbone("compact")
     for rank, last in ((0, 1.0), (4, 0.0), (4, 1.5)):

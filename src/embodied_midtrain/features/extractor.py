@@ -158,7 +158,7 @@ def _encode(backbone: Backbone, rows: Sequence[Rendered], config: EmbedConfig) -
             for numbers, own, ids, real, learnt in apart(some, batch, layer):
                 pooled = pool_states(own, ids, real, learnt, backbone.image_token_id, config.pooling)
                 out[numbers, place] = pooled.to(torch.float16).cpu().numpy()
-    return out.reshape(len(rows), -1)
+    return out.reshape(len(rows), len(config.read) * backbone.hidden)
 
 
 def batches_of(lengths: Sequence[int], size: int) -> list[list[int]]:

@@ -102,7 +102,9 @@ class Gradients:
 
             def take(gradient: Tensor) -> None:
                 said = gradient @ self._outward[number].to(gradient.dtype)
-                self._found[number] = (said.float().transpose(1, 2) @ read.float()).flatten(1)
+                # The sum over tokens is small and in full precision.
+                with torch.autocast(gradient.device.type, enabled=False):
+                    self._found[number] = (said.float().transpose(1, 2) @ read.float()).flatten(1)
 
             output.register_hook(take)
 
