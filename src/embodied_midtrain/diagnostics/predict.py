@@ -171,8 +171,8 @@ def predict_command(run: Path, out: Path | None = None) -> None:
     """Say which figure of a variant (a probe, drift, retention) goes with its closed-loop success, and how surely.
 
     Examples:
-        emt probe predict runs/study --out runs/study/predictions.json
-        emt probe predict figures.json
+        emt probe predict --run runs/study --out runs/study/predictions.json
+        emt probe predict --run figures.json
 
     Args:
         run: a JSON table of variants, or the folder of a study that holds one as figures.json.

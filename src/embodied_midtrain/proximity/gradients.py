@@ -104,7 +104,10 @@ class Gradients:
                 said = gradient @ self._outward[number].to(gradient.dtype)
                 # The sum over tokens is small and in full precision.
                 with torch.autocast(gradient.device.type, enabled=False):
-                    self._found[number] = (said.float().transpose(1, 2) @ read.float()).flatten(1)
+                    part = (said.float().transpose(1, 2) @ read.float()).flatten(1)
+                before = self._found[number]
+                # A layer may be used more than once.
+                self._found[number] = part if before is None else before + part
 
             output.register_hook(take)
 
