@@ -73,7 +73,7 @@ def test_training_on_what_scores_high_lowers_the_action_loss_more():
     rows, wanted = [model.render(s) for s in pool], [model.render(s) for s in told]
     with Gradients(model, rank=16, last=1.0, seed=0, precision="fp32") as gradients:
         mean = F.normalize(F.normalize(gradients.of(wanted, 8)).mean(0, keepdim=True))
-        scores = ActionGradients(["all"], mean).scores(gradients.of(rows, 8), "max")
+        scores = ActionGradients(["all"], mean.numpy()).scores(gradients.of(rows, 8), "max")
     weights = [p for n, p in model.language.named_parameters() if "proj" in n]
 
     def action_loss():
@@ -113,7 +113,8 @@ def test_selecting_by_it(tmp_path, pool):
     features = EmbedConfig(precision="fp32")
     near = embed(tmp_path / "near", features, backbone=model, pool=pool, max_bad=1.0)
     far = embed(tmp_path / "far", features, backbone=model, target=Dots())
-    scores = score(tmp_path / "scores", FAST, pool=pool, backbone=model, target=Dots(), max_bad=1.0)
+    half = replace(FAST, precision="bf16")
+    scores = score(tmp_path / "scores", half, pool=pool, backbone=model, target=Dots(), max_bad=1.0)
     chosen = select(tmp_path / "chosen", SelectConfig(k=5, selector="influence"), pool=near, target=far, scores=scores)
     best = sorted(rows_of(scores), key=lambda row: -row[2])[:5]
     assert read_selection(chosen) == [(s, i) for s, i, _ in best]
@@ -123,7 +124,7 @@ def test_selecting_by_it(tmp_path, pool):
 
 def test_gradients_that_are_no_numbers_are_left_out(tmp_path, pool):
     unit = torch.eye(3)
-    values = ActionGradients(["a", "b"], unit[:2]).scores(
+    values = ActionGradients(["a", "b"], unit[:2].numpy()).scores(
         torch.stack([2 * unit[1], unit[0] + unit[1], torch.zeros(3), torch.full((3,), float("nan"))]), "max"
     )
     assert values[:2] == pytest.approx([1.0, 0.5**0.5]) and np.isnan(values[2:]).all()

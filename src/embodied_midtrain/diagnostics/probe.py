@@ -217,6 +217,7 @@ def probe_command(
             --out runs/mine/probed
         emt probe --features runs/mine/probed --target runs/quickstart/demos --out runs/mine/probe
         emt probe --features runs/mine/probed --target data/robomimic --state object --out runs/mine/probe-objects
+        emt probe --features runs/mine/probed --target runs/told --state truth/low --out runs/mine/probe-objects
 
     Args:
         features: an 'emt embed --target' folder, of one layer or of several.

@@ -74,12 +74,13 @@ class ActionGradients:
     """
 
     groups: list[str]
-    means: Tensor
+    means: NDArray[np.float32]
 
     def scores(self, gradients: Tensor, over: Literal["max", "mean"]) -> NDArray[np.float32]:
         """Of gradients [rows, dim]: [rows], NaN where one is not finite or is zero."""
-        cosines = (gradients / gradients.norm(dim=1, keepdim=True)) @ self.means.T
-        found: NDArray[np.float32] = (cosines.amax(1) if over == "max" else cosines.mean(1)).numpy()
+        # By numpy: torch would multiply in the half precision of the context that the gradients are made in.
+        cosines = (gradients / gradients.norm(dim=1, keepdim=True)).numpy() @ self.means.T
+        found: NDArray[np.float32] = cosines.max(1) if over == "max" else cosines.mean(1)
         return found
 
 
@@ -125,7 +126,7 @@ def action_gradients(
         means = F.normalize(sums[kept]).numpy()
         facts = {"groups": [groups[n] for n in kept], "frames": [used[groups[n]] for n in kept]}
         part = run.commit_part(TARGET, facts, {f"{TARGET}.npy": lambda path: _save(path, means)}, skips)
-    return ActionGradients(part["groups"], torch.from_numpy(np.load(run.file(f"{TARGET}.npy"))))
+    return ActionGradients(part["groups"], np.load(run.file(f"{TARGET}.npy")))
 
 
 def _save(path: Path, values: NDArray[np.float32]) -> None:
