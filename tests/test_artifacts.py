@@ -4,12 +4,13 @@ import signal
 import subprocess
 import sys
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from embodied_midtrain.artifacts import (
+    ADDED,
     Artifact,
     ArtifactMismatch,
     DiskFull,
@@ -17,6 +18,7 @@ from embodied_midtrain.artifacts import (
     StageError,
     atomic_path,
     open_stage,
+    to_plain,
     write_atomic,
 )
 
@@ -160,3 +162,18 @@ def test_open_says_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="not readable JSON"):
         Artifact.open(tmp_path / "out")
     assert os.access(tmp_path, os.W_OK)
+
+
+def test_a_setting_that_came_later_does_not_make_results_stale():
+    @dataclass(frozen=True)
+    class Before:
+        size: int = 1
+
+    @dataclass(frozen=True)
+    class After(Before):
+        added: tuple[int, ...] = field(default=(), metadata=ADDED)
+        nested: Before = field(default_factory=Before, metadata=ADDED)
+
+    assert to_plain(After()) == to_plain(Before()) == {"size": 1}
+    assert to_plain(After(added=(2,))) == {"size": 1, "added": [2]}
+    assert to_plain(After(nested=Before(3))) == {"size": 1, "nested": {"size": 3}}

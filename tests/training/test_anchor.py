@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from embodied_midtrain.artifacts import open_stage
+from embodied_midtrain.policies.settings import FinetuneConfig
 from embodied_midtrain.training.loop import Loss, Optimisation, Trainee, train
 from embodied_midtrain.training.schedule import cosine, warmup_steps
 
@@ -76,3 +77,5 @@ def test_what_cannot_be_meant():
     for anchor in (-1.0, 10.0):
         with pytest.raises(ValueError, match="anchor is"):
             Optimisation(lr=0.1, anchor=anchor).check()
+    with pytest.raises(ValueError, match="anchor has nothing to hold"):
+        FinetuneConfig(chunk=2, executed=1, mode="frozen", anchor=1.0).check()
