@@ -57,6 +57,7 @@ def test_the_score_is_the_cosine_with_the_actions_gradient(tmp_path, pool):
     assert np.allclose([v for *_, v in found], wanted.numpy(), atol=1e-4)
     facts = read_json(tmp_path / "out" / "parts" / "target.json")
     assert facts["groups"] == ["left-v0", "right-v0"] and facts["frames"] == [8, 8]
+    assert artifact.manifest["agreement"] == {"left-v0": 0.0, "right-v0": 0.0}  # One episode each: no halves.
     listed = (tmp_path / "out" / "skipped.jsonl").read_text()
     assert "charts/long" in listed and "too long" in listed
 
@@ -100,12 +101,19 @@ def test_going_on_does_not_look_at_the_target_again(tmp_path, pool, monkeypatch)
     settings = replace(FAST, influence=InfluenceConfig(frames=4, over="mean"))
     artifact = score(tmp_path / "out", settings, pool=pool, backbone=model, target=Dots(), max_bad=1.0)
     whole = artifact.manifest["files"]
+    assert set(artifact.manifest["agreement"]) == {"left-v0", "right-v0"}
     artifact.file("part-000002.parquet").unlink()
     text = artifact.file("manifest.json").read_text().replace('"status": "done"', '"status": "running"')
     artifact.file("manifest.json").write_text(text)
     monkeypatch.setattr(Dots, "__iter__", lambda self: pytest.fail("the target was read again"))
     again = score(tmp_path / "out", settings, pool=pool, backbone=model, target=Dots(), max_bad=1.0)
     assert again.manifest["files"] == whole
+
+
+def test_two_halves_of_a_target_that_says_one_thing_agree(tmp_path, pool):
+    config = replace(FAST, influence=InfluenceConfig(frames=16))
+    artifact = score(tmp_path / "out", config, pool=pool, backbone=backbone("compact"), target=Dots(), max_bad=1.0)
+    assert min(artifact.manifest["agreement"].values()) > 0.5
 
 
 def test_selecting_by_it(tmp_path, pool):

@@ -97,6 +97,9 @@ def action_gradients(
 ) -> ActionGradients:
     """The target's; kept in the artifact, so that a run that goes on does not compute them again.
 
+    The part's record also has the cosine of each group's mean gradient over half of its episodes with that over the
+    other half: where it is near 0, there is no direction to select by (0 where a group has one episode).
+
     Args:
         prompt: the user text that goes with a frame.
         spoken: the robot text that the backbone was tuned on: its bins are what numbers mean to it.
@@ -109,22 +112,27 @@ def action_gradients(
         skips = Skips()
         survey = _survey(target, config, prompt, spoken)
         groups = sorted(set(survey.group.values()))
-        sums, used = torch.zeros(len(groups), gradients.dim), Counter[str]()
+        sums, used = torch.zeros(2, len(groups), gradients.dim), Counter[str]()
         rows = _rows(target, survey, backbone, skips)
         while some := list(itertools.islice(rows, TOGETHER)):
-            made = gradients.of([row for _, row in some], batch_size)
+            made = gradients.of([row for *_, row in some], batch_size)
             lengths = made.norm(dim=1)
-            for (group, _), one, length in zip(some, made, lengths, strict=True):
+            for (group, half, _), one, length in zip(some, made, lengths, strict=True):
                 if length.isfinite() and length > 0:
-                    sums[groups.index(group)] += one / length
+                    sums[half, groups.index(group)] += one / length
                     used[group] += 1
                 else:
                     skips.add("nan gradient", f"{target.name}/{group}")
         kept = [n for n, name in enumerate(groups) if used[name]]
         if not kept:
             raise StageError(f"no frame of {target.name} gives a gradient (skipped: {skips.summary()})")
-        means = F.normalize(sums[kept]).numpy()
-        facts = {"groups": [groups[n] for n in kept], "frames": [used[groups[n]] for n in kept]}
+        sums = sums[:, kept]
+        means = F.normalize(sums.sum(0)).numpy()
+        facts = {
+            "groups": [groups[n] for n in kept],
+            "frames": [used[groups[n]] for n in kept],
+            "halves": F.cosine_similarity(sums[0], sums[1]).tolist(),
+        }
         part = run.commit_part(TARGET, facts, {f"{TARGET}.npy": lambda path: _save(path, means)}, skips)
     return ActionGradients(part["groups"], np.load(run.file(f"{TARGET}.npy")))
 
@@ -175,13 +183,16 @@ def _survey(target: Robots, config: InfluenceConfig, prompt: str, spoken: Artifa
     return _Survey(frozenset(chosen), group, ActionTextConfig(each, bins, prompt), fitted)
 
 
-def _rows(target: Robots, survey: _Survey, backbone: Backbone, skips: Skips) -> Iterator[tuple[str, Rendered]]:
-    """Group and row of each chosen frame."""
+def _rows(target: Robots, survey: _Survey, backbone: Backbone, skips: Skips) -> Iterator[tuple[str, int, Rendered]]:
+    """Group, half (every other episode of a task) and row of each chosen frame."""
+    seen = Counter[str]()
     for number, episode in enumerate(target):
         if number not in survey.episodes:
             continue
+        half = seen[episode.task] % 2
+        seen[episode.task] += 1
         for sample in action_samples([episode], survey.text, survey.normaliser, skips):
             try:
-                yield survey.group[episode.task], backbone.render(sample)
+                yield survey.group[episode.task], half, backbone.render(sample)
             except BadSample as error:
                 skips.add(error.reason, "/".join(sample.key), error.detail)

@@ -31,7 +31,7 @@ from embodied_midtrain.backbones.precision import Precision, quick_inference
 from embodied_midtrain.episodes import ACTION_PROMPT, Robots, target_prompt
 from embodied_midtrain.progress import progress_bar
 from embodied_midtrain.proximity.gradients import Gradients
-from embodied_midtrain.proximity.influence import InfluenceConfig, action_gradients
+from embodied_midtrain.proximity.influence import TARGET, InfluenceConfig, action_gradients
 from embodied_midtrain.proximity.perplexity import answer_losses
 from embodied_midtrain.proximity.text import TextConfig, fit_text, text_of
 from embodied_midtrain.robots.opening import open_robots
@@ -124,7 +124,11 @@ def score(
         run.skips.rows.extend(reader.rows)
         if not used:
             raise StageError(f"nothing in {pool.name} could be scored: is the pool empty?")
-        return run.finish({"used": used})
+        target_part = run.part(TARGET)
+        facts = (
+            {"agreement": dict(zip(target_part["groups"], target_part["halves"], strict=True))} if target_part else {}
+        )
+        return run.finish({"used": used}, **facts)
 
 
 Measure = Callable[[list[Sample], ThreadPoolExecutor, Skips], list[Row]]
@@ -298,3 +302,5 @@ def score_command(
         overwrite=overwrite,
     )
     print(f"{artifact.counts['used']} scores in {out}; skipped: {artifact.counts['skipped'] or 'none'}")
+    for group, agreement in artifact.manifest.get("agreement", {}).items():
+        print(f"{group}: the gradients of two halves of its episodes have a cosine of {agreement:.2f}")
