@@ -23,7 +23,7 @@ from embodied_midtrain.artifacts import Skips
 from embodied_midtrain.backbones.backbone import Backbone
 from embodied_midtrain.backbones.opening import load_backbone
 from embodied_midtrain.backbones.precision import autocast, pick_precision, quick_inference
-from embodied_midtrain.backbones.regions import write_regions
+from embodied_midtrain.backbones.regions import percent
 from embodied_midtrain.backbones.rendering import messages_of
 from embodied_midtrain.features.extractor import EmbedConfig, encode
 from embodied_midtrain.samples import Sample
@@ -39,7 +39,7 @@ def plain_loop(backbone: Backbone, samples: list[Sample], batch_size: int) -> np
         chosen = samples[at : at + batch_size]
         texts = []
         for sample in chosen:
-            messages = messages_of([(t.role, write_regions(t)) for t in sample.turns], len(sample.pictures))
+            messages = messages_of([(t.role, t.written(percent)) for t in sample.turns], len(sample.pictures))
             # One line end after the last answer belongs to the template; ours leaves it out too.
             texts.append(processor.apply_chat_template(messages, tokenize=False).rstrip("\n"))
         images = [picture.decode() for sample in chosen for picture in sample.pictures]

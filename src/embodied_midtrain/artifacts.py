@@ -47,15 +47,10 @@ class DiskFull(StageError):
     """No space left; whatever was finished before is kept."""
 
 
-ADDED = {"added": True}
-"""Metadata of a config's field that came later: at its default it is left out of what a stage is known by, so that
-results from before it are still those of the same settings."""
-
-
 def to_plain(value: Any) -> Any:
     """Configs and paths as what JSON can hold, the same for equal values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value) if not _as_before(f, value)}
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(k): to_plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -65,11 +60,23 @@ def to_plain(value: Any) -> Any:
     return value
 
 
-def _as_before(field: dataclasses.Field[Any], value: Any) -> bool:
-    if not field.metadata.get("added"):
-        return False
-    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-    return bool(getattr(value, field.name) == default)
+def with_new_settings(kept: Any, config: Any) -> Any:
+    """The plain settings of a run that was made before the code got some, with the defaults of those.
+
+    So a new setting's default must be what was done before there was one.
+    """
+    if not (dataclasses.is_dataclass(config) and isinstance(kept, dict)):
+        return kept
+    whole = dict(kept)
+    for field in dataclasses.fields(config):
+        now = getattr(config, field.name)
+        if field.name in kept:
+            whole[field.name] = with_new_settings(kept[field.name], now)
+        elif field.default_factory is not dataclasses.MISSING:
+            whole[field.name] = to_plain(field.default_factory())
+        elif field.default is not dataclasses.MISSING:
+            whole[field.name] = to_plain(field.default)
+    return whole
 
 
 def fingerprint_of(value: Any) -> str:
@@ -231,6 +238,11 @@ class Artifact:
             )
         return cls(path, manifest)
 
+    @classmethod
+    def given(cls, path: Path | None, stage: str) -> Artifact | None:
+        """`open`, where a command was given the folder."""
+        return None if path is None else cls.open(path, stage)
+
     @property
     def fingerprint(self) -> str:
         """Changes with the inputs, the settings or the bytes of the result."""
@@ -377,6 +389,7 @@ def open_stage(
         if (out / MANIFEST).is_file():
             manifest = read_json(out / MANIFEST)
             found = {k: manifest.get(k) for k in wanted}
+            found["config"] = with_new_settings(found["config"], config)
             if found == wanted:
                 _remove_leftovers(out)
                 return StageRun(out, manifest, lock)

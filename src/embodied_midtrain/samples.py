@@ -7,6 +7,7 @@ Geometry stays in [0, 1] here; a backbone's adapter renders it as that backbone'
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -190,6 +191,16 @@ class Sample:
     def answer(self) -> str:
         """All assistant text, joined: what a model is trained to say."""
         return "\n".join(turn.text for turn in self.turns if turn.role == "assistant")
+
+    def seen(self) -> str:
+        """A digest of the pictures, the same for samples about the same ones; of one without any, its own name.
+
+        Raises:
+            BadSample: where a picture cannot be read.
+        """
+        if not self.pictures:
+            return "/".join(self.key)
+        return hashlib.sha1(b"".join(picture.read() for picture in self.pictures)).hexdigest()
 
     def check(self) -> None:
         """Raise `BadSample` where the record has nothing to learn from."""

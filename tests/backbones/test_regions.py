@@ -6,7 +6,6 @@ from embodied_midtrain.backbones.regions import (
     pixels,
     read_percent,
     thousandths,
-    write_regions,
 )
 from embodied_midtrain.samples import Region, Turn
 
@@ -26,7 +25,7 @@ def test_other_forms() -> None:
 
 def test_marks_are_replaced_in_order() -> None:
     turn = Turn("user", "From <region> to <region>.", (Region("point", (0.1, 0.2)), Region("point", (0.3, 0.4))))
-    assert write_regions(turn) == "From (10, 20) to (30, 40)."
+    assert turn.written(percent) == "From (10, 20) to (30, 40)."
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import torch
 from embodied_midtrain.artifacts import ArtifactMismatch, Skips, StageError
 from embodied_midtrain.diagnostics.distance import weight_distances
 from embodied_midtrain.diagnostics.drift import DriftConfig, drift, print_drift, row_states
+from embodied_midtrain.diagnostics.drift import _of_robots as drift_of_robots
 from embodied_midtrain.sources.opening import open_pool
 from tests.midtraining.test_midtrain import make_pool, samples
 from tests.tiny import Dots, backbone
@@ -16,6 +17,12 @@ CONFIG = DriftConfig(rows=12, batch_size=5)
 @pytest.fixture
 def pool(tmp_path):
     return open_pool(make_pool(tmp_path / "pool", samples()), skips=Skips())
+
+
+def test_frames_come_from_whole_episodes_evenly_also_where_these_are_short():
+    config = DriftConfig(rows=12, frames_per_episode=5)
+    items = [item.key for item in drift_of_robots(Dots(episodes=12, length=3), config)]
+    assert [id for _, id in items] == [f"e{n}/{frame:04d}" for n in (0, 4, 8) for frame in range(3)]
 
 
 def moved(layer: int, by: float):

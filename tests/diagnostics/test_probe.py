@@ -90,7 +90,6 @@ def test_every_layer_in_one_pass(tmp_path):
         alone = embed(tmp_path / f"layer-{layer}", replace(settings, layer=layer), backbone=model, target=robots)
         width = model.hidden
         assert np.allclose(together[:, n * width : (n + 1) * width], read_features(alone).features, atol=1e-3)
-        assert "layers" not in alone.manifest["config"]
     facts = read_json(probe(tmp_path / "out", ProbeConfig(folds=3), features=made, target=robots).file("probe.json"))
     assert [one["layer"] for one in facts["layers"]] == [0, 1, model.layers]
     assert facts["missing"] == {"state": "no --state was named"}

@@ -50,7 +50,7 @@ def test_the_matrix_is_the_formula_on_the_rows_drawn(tmp_path: Path) -> None:
     facts = read_json(measure_gap(tmp_path / "gap", CONFIG, pool=pool, target=target).file("mmd.json"))
     from embodied_midtrain.features.store import read_features
 
-    apart, whole = read_features(pool).of("apart"), read_features(target).features
+    apart, whole = (pooled := read_features(pool)).features[pooled.sources == "apart"], read_features(target).features
     at = facts["names"].index("apart")
     assert facts["matrix"][at][-1] == pytest.approx(squared_mmd(apart, whole, facts["sigma"]), abs=1e-6)
 

@@ -150,7 +150,7 @@ def test_bad_and_long_samples_are_skipped_counted_and_replaced(tmp_path):
 
 def test_nothing_usable_is_an_error(tmp_path):
     rows = [question("books", "0", Picture(data=b""), "What?", "a book")]
-    with pytest.raises(StageError, match="no sample of the selection can be used"):
+    with pytest.raises(StageError, match=r"no sample of the selection can be used \(skipped: 1 empty image\)"):
         midtrain(
             tmp_path / "out",
             MidtrainConfig(**SMALL),
@@ -183,6 +183,26 @@ def test_a_finished_one_is_left_alone_and_other_settings_are_refused(tmp_path, p
     other = MidtrainConfig(**{**SMALL, "steps": 2})
     with pytest.raises(ArtifactMismatch, match="config steps: 1 there, 2 now"):
         midtrain(tmp_path / "out", other, backbone=backbone("compact"), pool=pool, selection=selection)
+
+
+def test_a_half_finished_one_of_another_backbone_is_refused(tmp_path, pool, selection):
+    broken = backbone("compact")
+    with torch.no_grad():
+        broken.connector.outward.weight.fill_(float("nan"))
+    with pytest.raises(StageError, match="is nan"):
+        midtrain(tmp_path / "out", MidtrainConfig(**SMALL), backbone=broken, pool=pool, selection=selection)
+    with pytest.raises(ArtifactMismatch, match="inputs backbone"):
+        midtrain(
+            tmp_path / "out", MidtrainConfig(**SMALL), backbone=backbone("compact"), pool=pool, selection=selection
+        )
+
+
+def test_records_of_a_whole_pool_that_cannot_be_read_are_counted(tmp_path):
+    caption = json.dumps({"caption": "a red mug", "id": "1"})
+    (tmp_path / "pool.jsonl").write_text(f"{caption}\n{{broken\n")
+    config = MidtrainConfig(**{**SMALL, "steps": 1})
+    artifact = midtrain(tmp_path / "out", config, backbone=backbone("compact"), pool=tmp_path / "pool.jsonl")
+    assert artifact.counts["usable"] == 1 and artifact.counts["skipped"] == {"broken JSON": 1}
 
 
 def test_settings_that_cannot_be_meant_are_refused():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -97,3 +98,13 @@ def test_a_team_goes_on_with_what_one_process_began(tmp_path, pool):
     go(2, pool, tmp_path / "mixed", settings)
     go(1, pool, tmp_path / "one", settings)
     same(tmp_path / "one", tmp_path / "mixed")
+
+
+def test_a_nan_of_one_process_stops_all_and_keeps_the_state_before_it(tmp_path, pool):
+    process = start(2, pool, tmp_path / "out", {**SMALL, "spoil": [1, 3]})
+    _, said = process.communicate(timeout=240)
+    assert process.returncode != 0
+    # Both say the two of its micro-batch, not all of the step.
+    words = r"the loss of step 3 is nan \(gradient norm nan\) on samples \w+/\d+, \w+/\d+\. The state"
+    assert re.search(words, said.decode()), said.decode()[-3000:]
+    assert checkpoint.latest(tmp_path / "out" / CHECKPOINTS).name == "step-00000003"

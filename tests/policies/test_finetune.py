@@ -12,8 +12,9 @@ from embodied_midtrain.policies import frames, frozen
 from embodied_midtrain.policies.encoder import encode, only_layers, see
 from embodied_midtrain.policies.finetune import FinetuneConfig, finetune
 from embodied_midtrain.policies.frames import Wanted, collect
-from embodied_midtrain.policies.opening import load_actor
+from embodied_midtrain.policies.opening import load_actor, open_policy
 from embodied_midtrain.policies.preprocess import Preprocessor, random_crop
+from embodied_midtrain.policies.query import QueryNet
 from embodied_midtrain.policies.reader import Sight
 from tests.tiny import SPEC, Dots, backbone, folder
 
@@ -64,7 +65,7 @@ def test_a_saved_policy_acts_as_the_trained_one(tmp_path):
     model = backbone("compact")
     artifact = finetune(tmp_path / "out", FinetuneConfig(**SMALL), backbone=model, demos=Dots())
     assert artifact.path == tmp_path / "out"
-    saved = load_actor(tmp_path / "out")
+    saved = open_policy(tmp_path / "out")
     trained, reloaded = model.base.state_dict(), saved.backbone.base.state_dict()
     assert all(torch.equal(trained[name], reloaded[name]) for name in trained)
     fresh = backbone("compact").base.state_dict()
@@ -236,6 +237,26 @@ def test_bad_episodes_are_skipped_and_counted(tmp_path):
     assert artifact.counts["episodes"] == 4
 
 
+def test_actions_of_another_width_are_no_part_of_it(tmp_path):
+    robots = Dots()
+    narrow = [replace(episode, actions=episode.actions[:, :2]) for episode in robots.episodes]
+    robots.episodes[0] = narrow[0]
+    artifact = run(tmp_path / "out", robots=robots, mode="frozen")
+    assert artifact.counts["skipped"] == {"bad actions": 1} and artifact.counts["episodes"] == 5
+    robots.episodes = narrow
+    with pytest.raises(StageError, match="no usable episode"):
+        run(tmp_path / "none", robots=robots, mode="frozen")
+
+
+def test_out_of_memory_says_what_to_change(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(QueryNet, "loss", full)
+    with pytest.raises(StageError, match=r"(?s)out of memory: CUDA.*Lower micro_batch.*goes on from"):
+        run(tmp_path / "out")
+
+
 def test_nothing_usable_is_an_error_that_says_so(tmp_path):
     robots = Dots(1)
     robots.episodes = [Episode("e", "left-v0", " ", robots.episodes[0].frames, robots.episodes[0].actions)]
@@ -320,6 +341,7 @@ def test_a_missing_or_foreign_normalisation_is_named(tmp_path):
         ({"normaliser": {**whole["normaliser"], "middle": [0.0], "half": [1.0]}}, "statistics are of 1 dimensions"),
         ({"normaliser": {**whole["normaliser"], "half": [9.0, 1.0, 1.0]}}, "another data set"),
         ({"normaliser": {"middle": [0.0] * 3, "limit": None}}, "'half'"),
+        ({"preprocessor": {"image": 32, "colour": "grey"}}, "unknown key 'colour'"),
     ):
         settings.write_text(json.dumps({k: v for k, v in {**whole, **change}.items() if v is not None}))
         with pytest.raises(StageError, match=rf"(?s)policy\.json.*{words}"):
@@ -331,3 +353,21 @@ def test_data_beyond_their_own_bounds_train_no_policy(tmp_path):
     robots.spec = replace(SPEC, low=(-0.1,) * 3, high=(0.1,) * 3)
     with pytest.raises(StageError, match=r"(?s)dots: .*bounds are -0\.1 and 0\.1.*emt robots inspect"):
         run(tmp_path / "out", robots=robots, mode="frozen")
+
+
+@pytest.mark.parametrize("mode", ["full", "lora", "frozen"])
+def test_milestones_are_policies_and_change_nothing(tmp_path, mode):
+    rank = {"lora_rank": 4, "train": ("connector", "language")} if mode == "lora" else {}
+    settings = {"mode": mode, "steps": 6, "ema": 0.9, **rank}
+    plain = run(tmp_path / "plain", **settings)
+    kept = run(tmp_path / "kept", milestones=(2, 4), **settings)
+    weights = {name: row for name, row in plain.manifest["files"].items() if name.endswith(".safetensors")}
+    assert weights.items() <= kept.manifest["files"].items()
+    frames = Dots().episodes[0].frames[:2]
+    acted = [
+        load_actor(tmp_path / "kept" / place).act(frames, ["go left", "go right"])
+        for place in ("milestones/2", "milestones/4", "policy")
+    ]
+    assert not np.array_equal(acted[0], acted[1]) and not np.array_equal(acted[1], acted[2])
+    with pytest.raises(ValueError, match="milestones"):
+        FinetuneConfig(**{**SMALL, "steps": 6, "milestones": (6,)}).check()

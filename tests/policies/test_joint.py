@@ -10,7 +10,7 @@ from embodied_midtrain.artifacts import ArtifactMismatch
 from embodied_midtrain.policies import queried
 from embodied_midtrain.policies.finetune import FinetuneConfig, finetune
 from embodied_midtrain.policies.joint import ImageText, JointConfig
-from embodied_midtrain.policies.opening import load_actor
+from embodied_midtrain.policies.opening import open_policy
 from tests.midtraining.small_pool import make_pool, samples, select
 from tests.policies.test_finetune import SMALL
 from tests.tiny import Dots, backbone
@@ -100,7 +100,7 @@ def test_both_are_learnt(tmp_path, pool):
     before = backbone("compact")
     rows = [before.render(sample) for sample in samples()]
     artifact = run(tmp_path / "out", pool, steps=60, joint=JointConfig(vqa_ratio=1.0, vqa_weight=1.0), lr=3e-3)
-    after = load_actor(artifact.path).backbone
+    after = open_policy(artifact.path).backbone
     with torch.no_grad():
         losses = [float(model.loss(model.collate(rows))) for model in (before, after)]
     assert losses[1] < 0.6 * losses[0]

@@ -6,7 +6,7 @@ import torch
 
 from embodied_midtrain.policies.finetune import FinetuneConfig
 from embodied_midtrain.policies.flow import FlowConfig
-from embodied_midtrain.policies.opening import load_actor
+from embodied_midtrain.policies.opening import load_actor, open_policy
 from embodied_midtrain.policies.parallel import ParallelConfig
 from tests.policies.made import CHUNK, FAST, goal, made, rows
 from tests.policies.test_finetune import FROZEN, SMALL, run
@@ -93,7 +93,8 @@ def test_trained_saved_and_loaded_it_acts_the_same(tmp_path, name, mode):
     actions = actor.act(frames, ["go left", "go right", "move left"])
     assert actions.shape == (3, 3, 3) and (np.abs(actions) <= 1).all()
     assert set(np.unique(actions[..., 2])) <= {-1.0, 1.0}
-    again = load_actor(tmp_path / "out" / "policy")
+    # Its weights are as saved, the actor's in the precision that both compute in.
+    again = open_policy(tmp_path / "out" / "policy")
     assert np.array_equal(again.act(frames, ["go left", "go right", "move left"]), actions)
     assert again.identity == actor.identity
     other = actor.reseeded(5)
@@ -138,7 +139,7 @@ def test_the_head_may_learn_faster_than_the_backbone(tmp_path):
 
     run(tmp_path / "out", head="parallel", lr=1e-12, head_lr=1e-2, steps=4)
     run(tmp_path / "slow", head="parallel", lr=1e-12, steps=4)
-    fast, slow = (load_actor(tmp_path / name) for name in ("out", "slow"))
+    fast, slow = (open_policy(tmp_path / name) for name in ("out", "slow"))
     moved = [(a - b).abs().max() for a, b in zip(fast.net.parameters(), slow.net.parameters(), strict=True)]
     assert min(moved) > 1e-3
     fresh = backbone("compact").base.state_dict()

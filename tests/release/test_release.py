@@ -69,6 +69,8 @@ def test_the_card_says_what_the_artifacts_know(made, tmp_path):
     assert "| captions (12, " in card and artifact.manifest["packages"]["torch"] in card
     losses = json.loads(artifact.file("curve.json").read_text())["loss"]
     assert f"{losses[0]:.3f} (mean of the first 1) to {losses[-1]:.3f}" in card
+    unsaid = write_card(artifact, Told(), title="small")
+    assert f"(`{artifact.counts['base']}`)" in unsaid and "base_model" not in unsaid
     # Nothing of this machine.
     assert str(tmp_path) not in card and str(Path.home()) not in card
 
@@ -84,8 +86,9 @@ def test_what_does_not_belong_to_it_is_refused(made, tmp_path):
         export_model(tmp_path / "out", selection, Told())
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").touch()
-    with pytest.raises(StageError, match="is not empty"):
-        export_model(tmp_path / "full", artifact, Told())
+    for taken in ("full", "full/mine.txt"):
+        with pytest.raises(StageError, match="is not an empty folder"):
+            export_model(tmp_path / taken, artifact, Told())
 
 
 def test_transformers_alone_loads_an_exported_backbone(made, tmp_path):

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from embodied_midtrain.backbones.families import family_of
 from embodied_midtrain.backbones.family import flat, refuse_mismatch
 from embodied_midtrain.backbones.quiet import quiet
-from embodied_midtrain.backbones.regions import write_regions
 from embodied_midtrain.backbones.rendering import Piece, messages_of, pieces, prompt_messages
 from embodied_midtrain.backbones.rows import IGNORED, TEXT_KEYS, Rendered, block_mask, collate, lengthen, pack
 from embodied_midtrain.samples import BadSample, Sample
@@ -110,7 +109,7 @@ class Backbone:
             self._refuse_control(turn.text)
         pictures = [p.decode() for p in sample.pictures]
         size = pictures[0].size if pictures else None
-        turns = [(t.role, write_regions(t, lambda r: self.family.place(self.processor, r, size))) for t in sample.turns]
+        turns = [(t.role, t.written(lambda r: self.family.place(self.processor, r, size))) for t in sample.turns]
         messages = messages_of(turns, len(pictures))
         return self._rendered(pieces(self._template, messages), pictures)
 

@@ -84,9 +84,14 @@ class Family:
         # Not the processor's own method: SmolVLM's asks its video processor, which needs torchvision.
         return str(ProcessorMixin.apply_chat_template(processor, messages, add_generation_prompt=open_answer))
 
+    def asked(self, processor: Any) -> dict[str, Any]:
+        """What the processor is told besides."""
+        return {}
+
     def tokens(self, processor: Any, text: str, pictures: Sequence[Image.Image]) -> tuple[list[int], dict[str, Tensor]]:
         """Text that holds the image marks of `pictures`: its token ids, and the pixel tensors."""
-        made = processor(text=[text], images=list(pictures), add_special_tokens=False, return_tensors="pt")
+        told = {"add_special_tokens": False, "return_tensors": "pt", **self.asked(processor)}
+        made = processor(text=[text], images=list(pictures), **told)
         pixels = {k: v for k, v in made.items() if k not in TEXT_KEYS and isinstance(v, Tensor)}
         return made["input_ids"][0].tolist(), pixels
 

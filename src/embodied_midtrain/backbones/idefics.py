@@ -12,7 +12,6 @@ class Idefics(Family):
 
     def limit(self, processor: Any, tokens: int) -> bool:
         images = processor.image_processor
-        # Tiles come in rows and columns, and an overview with them: at least five of them.
         most = tokens / processor.image_seq_len
         # Tiles come in rows and columns, and an overview with them: at least five of them.
         images.do_image_splitting = most >= 5

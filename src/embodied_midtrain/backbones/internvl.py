@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
-
-from PIL import Image
-from torch import Tensor
 
 from embodied_midtrain.backbones.family import Family
 from embodied_midtrain.backbones.regions import thousandths
-from embodied_midtrain.backbones.rows import TEXT_KEYS
 from embodied_midtrain.samples import Region
 
 
@@ -32,15 +27,10 @@ class InternVL(Family):
     def place(self, processor: Any, region: Region, size: tuple[int, int] | None) -> str:
         return f"<box>[{thousandths(region)}]</box>"
 
-    def tokens(self, processor: Any, text: str, pictures: Sequence[Image.Image]) -> tuple[list[int], dict[str, Tensor]]:
+    def asked(self, processor: Any) -> dict[str, Any]:
         images = processor.image_processor
         # The processor's own default is to cut, whatever its image processor says.
-        cut = {"crop_to_patches": images.crop_to_patches, "max_patches": images.max_patches}
-        made = processor(
-            text=[text], images=list(pictures), add_special_tokens=False, return_tensors="pt", images_kwargs=cut
-        )
-        pixels = {k: v for k, v in made.items() if k not in TEXT_KEYS and isinstance(v, Tensor)}
-        return made["input_ids"][0].tolist(), pixels
+        return {"images_kwargs": {"crop_to_patches": images.crop_to_patches, "max_patches": images.max_patches}}
 
     def identity(self, processor: Any) -> str:
         images = processor.image_processor

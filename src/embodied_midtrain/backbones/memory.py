@@ -17,16 +17,14 @@ from torch import Tensor, nn
 
 from embodied_midtrain.backbones.families import family_of
 
-Optimiser = Literal["adamw", "sgd-momentum", "sgd"]
 Part = Literal["vision", "connector", "language"]
-_STATES = {"adamw": 2, "sgd-momentum": 1, "sgd": 0}
 _BYTES = {"fp32": 4, "bf16": 2}
 GIB = 1024**3
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryPlan:
-    """One training step."""
+    """One step of training by AdamW, as `training.loop` does it: weights, gradients and moments in fp32."""
 
     tokens: int
     """In one forward pass, image tokens and padding among them: micro-batch times length, or a packed row's length."""
@@ -42,12 +40,8 @@ class MemoryPlan:
     """Of LoRA."""
     train: tuple[Part, ...] = ("vision", "connector", "language")
     """Parts that learn."""
-    optimiser: Optimiser = "adamw"
-    """Whose state is kept, in the weights' precision."""
-    weights: Literal["fp32", "bf16"] = "fp32"
-    """Precision in which weights, gradients and the optimiser's state are kept."""
     compute: Literal["fp32", "bf16"] = "bf16"
-    """Precision of the matrix products; bf16 with fp32 weights is autocast, which keeps a copy of the weights."""
+    """Precision of the matrix products; bf16 is autocast, which keeps a copy of the weights."""
     checkpointing: bool = False
     """Whether only each layer's input is kept, and the layer computed again in the backward pass."""
     attention: Literal["eager", "fused"] = "fused"
@@ -99,7 +93,6 @@ def _estimate(model: Any, plan: MemoryPlan) -> MemoryEstimate:
     groups = family_of(model.config).groups(model)
     everything = _distinct([p for group in groups.values() for p in group])
     chosen = _distinct([p for name in plan.train for p in groups[name]])
-    byte = _BYTES[plan.weights]
     weights = _count(everything)
     trained, tensors = _count(chosen), len(chosen)
     linear = [m for m in model.modules() if isinstance(m, nn.Linear)]
@@ -109,15 +102,13 @@ def _estimate(model: Any, plan: MemoryPlan) -> MemoryEstimate:
         adapted = [m for m in linear if m is not head and id(m.weight) in inside]
         trained, tensors = sum(plan.rank * (m.in_features + m.out_features) for m in adapted), 2 * len(adapted)
         weights += trained
-    # AdamW keeps a step number of its own for each tensor.
-    steps = 4 * tensors if plan.optimiser == "adamw" else 0
-    cast = plan.weights != plan.compute
-    copies = _BYTES[plan.compute] * _count(_distinct([m.weight for m in linear])) if cast else 0
+    copied = _count(_distinct([m.weight for m in linear])) if plan.compute == "bf16" else 0
     return MemoryEstimate(
-        weights=byte * weights,
-        gradients=byte * trained,
-        optimiser=byte * _STATES[plan.optimiser] * trained + steps,
-        copies=copies,
+        weights=4 * weights,
+        gradients=4 * trained,
+        # Two moments, and a step number of its own for each tensor.
+        optimiser=4 * (2 * trained + tensors),
+        copies=_BYTES["bf16"] * copied,
         activations=_language(model.config, plan) + _vision(model.config, plan),
         head=_head(model.config, plan),
     )
@@ -162,8 +153,7 @@ def _vision(config: Any, plan: MemoryPlan) -> int:
         patches = plan.tokens * vision.spatial_merge_size**2
         row = patches // max(plan.pictures, 1)
     else:
-        across = [_first(side) // _first(vision.patch_size)] * 2
-        row = across[0] * across[1] + 1
+        row = (_first(side) // _first(vision.patch_size)) ** 2 + 1
         patches = plan.pictures * row
     gated = 4 if vision.model_type.startswith("qwen2_5") else 2
     token = 4 * hidden * 4 + (6 * hidden + gated * inner) * half

@@ -29,21 +29,28 @@ def autocast(device: torch.device, name: Precision) -> contextlib.AbstractContex
     return torch.autocast(device.type, dtype) if dtype is torch.bfloat16 else contextlib.nullcontext()
 
 
+def lighten(model: nn.Module, dtype: torch.dtype) -> list[tuple[nn.Parameter, torch.Tensor]]:
+    """Turn weights of linear and convolution layers to `dtype`, in place, once and for all forward passes.
+
+    Under autocast to the same dtype the numbers stay what they were: it would turn these weights in each pass.
+
+    Returns:
+        What was turned, with its values from before.
+    """
+    layers = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    own = {id(p): p for m in layers for p in m.parameters(recurse=False) if id(p) not in embeddings}
+    kept = [(parameter, parameter.data) for parameter in own.values()]
+    for parameter, data in kept:
+        parameter.data = data.to(dtype)
+    return kept
+
+
 @contextlib.contextmanager
 def quick_inference(model: nn.Module, device: torch.device, name: Precision) -> Iterator[None]:
-    """`autocast` for much inference in a row: weights of linear and convolution layers are turned once, not each pass.
-
-    The numbers are those of `autocast`; afterwards the weights are what they were.
-    """
+    """`autocast` for much inference in a row: weights are turned once (`lighten`) and put back afterwards."""
     dtype = pick_precision(name, device)
-    kept: list[tuple[nn.Parameter, torch.Tensor]] = []
-    if dtype is torch.bfloat16:
-        layers = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
-        embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-        own = {id(p): p for m in layers for p in m.parameters(recurse=False) if id(p) not in embeddings}
-        for parameter in own.values():
-            kept.append((parameter, parameter.data))
-            parameter.data = parameter.data.to(dtype)
+    kept = lighten(model, dtype) if dtype is torch.bfloat16 else []
     try:
         with autocast(device, name):
             yield

@@ -7,9 +7,8 @@ own gets whole percentages, "(37, 62)".
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
-from embodied_midtrain.samples import Region, Turn
+from embodied_midtrain.samples import Region
 
 
 def percent(region: Region) -> str:
@@ -37,8 +36,3 @@ def location_tokens(region: Region) -> str:
     """One token "<loc0000>" to "<loc1023>" a value, y before x: (0.0, 1.0) -> "<loc1023><loc0000>"."""
     pairs = [region.values[n : n + 2] for n in range(0, len(region.values), 2)]
     return "".join(f"<loc{round(1023 * v):04d}>" for x, y in pairs for v in (y, x))
-
-
-def write_regions(turn: Turn, write: Callable[[Region], str] = percent) -> str:
-    """The turn's text, each region mark replaced in order."""
-    return turn.written(write)

@@ -46,7 +46,9 @@ def compare_rollouts(played: Mapping[str, Artifact]) -> dict[str, Any]:
 
 
 def _results(episodes: Sequence[EpisodeResult]) -> dict[str, Any]:
-    tasks = {e.task: [x.success for x in episodes if x.task == e.task] for e in episodes}
+    tasks: dict[str, list[bool]] = {}
+    for e in episodes:
+        tasks.setdefault(e.task, []).append(e.success)
     by_task = {task: asdict(TaskResult.of(outcomes)) for task, outcomes in tasks.items()}
     return {"tasks": by_task, "all": asdict(TaskResult.of([e.success for e in episodes]))}
 

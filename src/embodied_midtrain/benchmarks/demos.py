@@ -57,7 +57,8 @@ class DemosConfig:
     attempts: int = 10
     """Initial states that are tried for one episode before the expert counts as unable."""
     benchmark: str = "metaworld"
-    """Which simulator: metaworld, libero_spatial, libero_object, libero_goal, libero_10 or libero_90."""
+    """Which simulator: metaworld, one of its own with an instruction that decides (metaworld_named, metaworld_sorting,
+    metaworld_sorting_shuffled), or libero_spatial, libero_object, libero_goal, libero_10, libero_90."""
 
     def check(self) -> None:
         """Raise `ValueError` on settings that cannot be recorded with."""
@@ -224,7 +225,7 @@ def _record_part(
         data = write_header(file, task=part.task, instruction=wordings[0], spec=benchmark.spec, environment=environment)
         for number in range(part.start, part.stop):
             wording = wordings[number % len(wordings)]
-            for recorded in _attempts(simulation, config, part.task, number, benchmark.horizon(part.task)):
+            for recorded in _attempts(simulation, config, benchmark, part.task, number):
                 counts["attempts"] += 1
                 if recorded is None:
                     counts["failures"] += 1
@@ -261,27 +262,27 @@ class _Recorded:
 
 
 def _attempts(
-    simulation: Simulation, config: DemosConfig, task: str, number: int, horizon: int
+    simulation: Simulation, config: DemosConfig, benchmark: Benchmark, task: str, number: int
 ) -> Iterator[_Recorded | None]:
     """Attempts at one episode, each from its own initial state; None for a failed one."""
     for attempt in range(config.attempts):
         state = training_state(config.seed, number * config.attempts + attempt)
         noise = config.noise * 0.5**attempt if _is_disturbed(config, number) else 0.0
-        yield _record_episode(simulation, config, task, state, noise, horizon)
+        yield _record_episode(simulation, config, benchmark, task, state, noise)
 
 
 def _record_episode(
-    simulation: Simulation, config: DemosConfig, task: str, state: int, noise: float, horizon: int
+    simulation: Simulation, config: DemosConfig, benchmark: Benchmark, task: str, state: int, noise: float
 ) -> _Recorded | None:
     random = np.random.default_rng([config.seed, state])
-    gripper = open_benchmark(config.benchmark).spec.gripper
+    gripper = benchmark.spec.gripper
     simulation.reset(state)
     frames: list[NDArray[np.uint8]] = []
     wanted: list[NDArray[np.float32]] = []
     arm: list[NDArray[np.float32]] = []
     disturbance: NDArray[Any] | None = None
     left = -1
-    for _ in range(horizon):
+    for _ in range(benchmark.horizon(task)):
         action = simulation.expert()
         if gripper is not None and config.binary_gripper:
             action[gripper] = 1.0 if action[gripper] > 0 else -1.0

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from embodied_midtrain.benchmarks.metaworld import CAMERA, MetaWorldSimulation
 from embodied_midtrain.extras import require
 from embodied_midtrain.simulation.camera import FreeCamera
+from embodied_midtrain.simulation.colours import COLOURS
 from embodied_midtrain.simulation.rendering import prepare_mujoco
 
 SOLIDS = 4
@@ -28,15 +29,6 @@ TOUCH = 0.055
 """The hand touches what it is this near to (to the middle of its top), metres."""
 HOVER = 0.09
 """Height above a solid's top at which the expert crosses the table, metres."""
-COLOURS: dict[str, tuple[float, float, float]] = {
-    "red": (0.85, 0.08, 0.08),
-    "green": (0.1, 0.6, 0.15),
-    "blue": (0.1, 0.25, 0.85),
-    "yellow": (0.95, 0.85, 0.1),
-    "purple": (0.5, 0.15, 0.65),
-    "white": (0.95, 0.95, 0.95),
-    "black": (0.08, 0.08, 0.08),
-}
 KINDS = {"ball": 2, "cylinder": 5, "cube": 6, "pad": 6}
 """MuJoCo's numbers for a sphere, a cylinder and a box."""
 SIZES = {
@@ -55,7 +47,7 @@ Form = Literal["ball", "cylinder", "cube", "pad"]
 
 @dataclass(frozen=True, slots=True)
 class Solid:
-    """What stands on the table: in one of `COLOURS`."""
+    """What stands on the table: in one of `simulation.colours`."""
 
     colour: str
     form: Form

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embodied_midtrain.benchmarks.metaworld import SPEC
-from embodied_midtrain.benchmarks.metaworld_choice import COLOURS, HORIZON, SOLIDS, ChoiceSimulation, Form, Solid
+from embodied_midtrain.benchmarks.metaworld_choice import HORIZON, SOLIDS, ChoiceSimulation, Form, Solid
 from embodied_midtrain.benchmarks.protocol import Instructions, check_tasks
+from embodied_midtrain.simulation.colours import COLOURS
 
 FORMS: tuple[Form, ...] = ("cube", "ball", "cylinder")
 X, Y = (-0.24, 0.24), (0.5, 0.82)
@@ -32,7 +33,9 @@ HELD_OUT = (
     "we want the {form} with {colour} paint: get to it",
     "find the {colour} {form} and tap it from above",
 )
-_SOLIDS = {f"{colour}-{form}": Solid(colour, form) for colour in COLOURS for form in FORMS}
+_PAINTS = tuple(colour for colour in COLOURS if colour != "orange")
+"""Orange is hard to tell from red and yellow under the table's lamp."""
+_SOLIDS = {f"{colour}-{form}": Solid(colour, form) for colour in _PAINTS for form in FORMS}
 
 
 class MetaWorldNamed:
@@ -66,7 +69,7 @@ class NamedSimulation(ChoiceSimulation):
         self.named = named
 
     def cast(self, rng: np.random.Generator) -> Sequence[Solid]:
-        colours = rng.permutation([c for c in COLOURS if c != self.named.colour]).tolist()
+        colours = rng.permutation([c for c in _PAINTS if c != self.named.colour]).tolist()
         other, third = (FORMS[n] for n in rng.permutation(len(FORMS)) if FORMS[n] != self.named.form)
         named = self.named
         return (named, Solid(named.colour, other), Solid(colours[0], named.form), Solid(colours[1], third))

@@ -50,8 +50,9 @@ class RolloutConfig:
     videos: int = 2
     """Episodes of each task that are filmed."""
     benchmark: str = "metaworld"
-    """Which simulator: metaworld, libero_spatial, libero_object, libero_goal, libero_10 or libero_90, or
-    "package.module:Class" of your own."""
+    """Which simulator: metaworld, one of its own with an instruction that decides (metaworld_named, metaworld_sorting,
+    metaworld_sorting_shuffled), libero_spatial, libero_object, libero_goal, libero_10, libero_90, or
+    "package.module:Class" of yours."""
     states: tuple[int, ...] = ()
     """Initial states to go round in, by number, in place of the evaluation's own; every round has another wording.
     Demonstrations carry theirs as `initial_state`: to see whether a policy has learnt what it was shown."""

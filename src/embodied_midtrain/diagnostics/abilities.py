@@ -73,7 +73,7 @@ def consider(
         if sample.key in excluded:
             # One that cannot be read now was not trained on either.
             with contextlib.suppress(BadSample):
-                seen.add(_digest(sample))
+                seen.add(sample.seen())
         if sample.source not in kept:
             continue
         place = -int.from_bytes(hashlib.sha1(f"{seed}:{sample.source}:{sample.id}".encode()).digest()[:8], "big")
@@ -91,15 +91,9 @@ def _considered(sample: Sample) -> Considered | None:
     if not sample.pictures or at == 0:
         return None
     try:
-        return Considered(sample, _digest(sample), sample.turns[:at], sample.turns[at])
+        return Considered(sample, sample.seen(), sample.turns[:at], sample.turns[at])
     except BadSample:
         return None
-
-
-def _digest(sample: Sample) -> str:
-    if not sample.pictures:
-        return "/".join(sample.key)
-    return hashlib.sha1(b"".join(picture.read() for picture in sample.pictures)).hexdigest()
 
 
 def questions(

@@ -113,9 +113,9 @@ def audit_command(
     With the features alone it looks at the ranking's stability; the more you give, the more it can say.
 
     Examples:
-        emt audit --pool runs/mine/pool-features --target runs/mine/target-features --selection runs/mine/selected \
+        emt audit --pool runs/mine/pool-features --target runs/mine/target-features --selection runs/mine/selected \\
             --samples runs/mine/pool --robots runs/mine/demos --backbone compact --out runs/mine/audit
-        emt audit --pool runs/mine/pool-features --target runs/mine/target-features --selection runs/mine/selected \
+        emt audit --pool runs/mine/pool-features --target runs/mine/target-features --selection runs/mine/selected \\
             --others runs/mine/selected-other-prompt --out runs/mine/audit
 
     Args:
@@ -136,14 +136,14 @@ def audit_command(
     """
     skips = Skips()
     given = Given(
-        selection=_opened(selection, "select"),
+        selection=Artifact.given(selection, "select"),
         others={path.name: Artifact.open(path, "select") for path in others},
         samples=open_pool(samples, images=images, skips=skips) if samples else None,
         samples_skips=skips,
         robots=open_robots(robots, Skips(), camera=camera) if robots else None,
         backbone=load_backbone(backbone) if backbone else None,
-        image_pool=_opened(image_pool, "embed"),
-        image_target=_opened(image_target, "embed"),
+        image_pool=Artifact.given(image_pool, "embed"),
+        image_target=Artifact.given(image_target, "embed"),
     )
     artifact = audit(
         out,
@@ -155,7 +155,3 @@ def audit_command(
         overwrite=overwrite,
     )
     print_audit(read_json(artifact.file("audit.json")))
-
-
-def _opened(path: Path | None, stage: str) -> Artifact | None:
-    return Artifact.open(path, stage) if path is not None else None

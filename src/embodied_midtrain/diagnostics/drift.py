@@ -124,9 +124,10 @@ def _of_robots(robots: Robots, config: DriftConfig) -> Iterator[Item]:
     wanted = max(1, -(-config.rows // config.frames_per_episode))
     every = max(1, episodes // wanted)
     items = target_stretch(robots, config.frames_per_episode, config.prompt).items()
-    for number, item in enumerate(items):
-        if (number // config.frames_per_episode) % every == 0:
-            yield item
+    by_episode = itertools.groupby(items, key=lambda item: (item.key[0], item.key[1].rpartition("/")[0]))
+    for number, (_, frames) in enumerate(by_episode):
+        if number % every == 0:
+            yield from frames
 
 
 def _alike(

@@ -58,7 +58,7 @@ class Inspection:
         """Look at everything that is at hand: what audit.json holds."""
         ranking, fitted = self._rankings()
         rng = np.random.default_rng(self.config.seed)
-        near, far = (_only(table, _some(len(table), self.config.rows, rng)) for table in (self.pool, self.target))
+        near, far = (table.at(_some(len(table), self.config.rows, rng)) for table in (self.pool, self.target))
         self._probe("full", near.features, far.features, episodes_of(far))
         drawn, frames = self._draw(near, far, rng)
         if drawn is not None and frames is not None:
@@ -106,7 +106,7 @@ class Inspection:
             self.not_run["selection"] = "No ranking was given (--selection); a fit of the audit's own stands for it."
             ranking = own
         else:
-            self.found["refit"] = _finite(spearman(*_both(own, ranking)))
+            self.found["refit"] = _alike(own, ranking)
         others = {name: agreement(self.pool.sources, ranking, read_scores(a, self.pool)) for name, a in self._others()}
         self.found["rankings"] = {name: asdict(found) for name, found in others.items()}
         known = [found.overall for found in others.values() if found.overall is not None]
@@ -163,7 +163,7 @@ class Inspection:
         place = {key: n for n, key in enumerate(zip(self.pool.sources, self.pool.ids, strict=True))}
         rows = [place[sample.key] for sample in drawn.samples]
         letters = np.array([len(traits.text) for traits in drawn.traits], np.float64)
-        found = _finite(spearman(*_both(ranking[rows], letters)))
+        found = _alike(ranking[rows], letters)
         self.found["score_by_length"] = self.figures["by_length"] = found
 
     def _image_stores(self) -> None:
@@ -196,7 +196,7 @@ class Inspection:
             own = fitted.scores(drawn.features[shown][seen.rows])
             facts: dict[str, Any] = {"rows": len(seen.rows)}
             for name, rows in (("sized", seen.sized), ("worded", seen.worded), ("blank", seen.blank)):
-                facts[name] = _finite(spearman(*_both(own, fitted.scores(rows))))
+                facts[name] = _alike(own, fitted.scores(rows))
             pictures = drawn.pictures[shown][seen.rows]
             episodes = np.array([frame.episode for frame in frames.frames])
             facts["image"] = self._probe("image", seen.pictures, seen.frames, episodes, pictures)
@@ -233,17 +233,8 @@ def _some(length: int, count: int, rng: np.random.Generator) -> NDArray[np.int64
     return np.arange(length) if length <= count else np.sort(rng.choice(length, count, replace=False))
 
 
-def _only(table: FeatureTable, rows: NDArray[np.int64]) -> FeatureTable:
-    return FeatureTable(table.sources[rows], table.ids[rows], table.features[rows])
-
-
-def _both(
-    first: NDArray[np.floating], second: NDArray[np.floating]
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Where both are numbers."""
+def _alike(first: NDArray[np.floating], second: NDArray[np.floating]) -> float | None:
+    """Rank correlation where both are numbers; None where it is none."""
     known = np.isfinite(first) & np.isfinite(second)
-    return first[known], second[known]
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
+    found = spearman(first[known], second[known])
+    return found if np.isfinite(found) else None

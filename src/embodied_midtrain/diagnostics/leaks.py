@@ -72,26 +72,22 @@ def hash_target(
             pass
         return
     with ThreadPoolExecutor(workers) as threads:
-        _hash(run, "target", passing(), EPISODES, partial(_of_episode, stride=stride), threads, None)
+        _hash(run, "target", passing(), EPISODES, partial(_of_episode, stride=stride), threads)
 
 
-def find_leaks(
-    run: StageRun, pool: Pool, *, skips: Skips, most: int, workers: int, max_bad: float, total: int | None = None
-) -> Leaks:
+def find_leaks(run: StageRun, pool: Pool, *, skips: Skips, most: int, workers: int, max_bad: float) -> Leaks:
     """Compare every picture of the pool with the hashes of `hash_target`; writes `leaks.parquet` into the artifact.
 
     Args:
         skips: the list that the pool's reader adds to.
         most: bits in which the hashes of a near copy differ at most.
         max_bad: share of the pool's samples that may be left out.
-        total: samples, where known, for the time left.
 
     Raises:
         StageError: where too many samples are bad.
     """
     with ThreadPoolExecutor(workers) as threads:
-        left_out = _hash(run, "pool", pool, PART, _of_sample, threads, total)
-    used = sum(int(record["rows"]) for record in _records(run, "pool"))
+        used, left_out = _hash(run, "pool", pool, PART, _of_sample, threads)
     faults = [*skips.rows, *left_out]
     refuse_if_bad(run, used, len(faults), max_bad, faults.copy)
     frames = pa.concat_tables([pq.read_table(path) for path in _files(run, "target")])
@@ -136,12 +132,12 @@ def _hash(
     size: int,
     work: Callable[[T], Hashed],
     threads: ThreadPoolExecutor,
-    total: int | None,
-) -> list[dict[str, str]]:
-    """Hash a side part by part; returns what was left out."""
+) -> tuple[int, list[dict[str, str]]]:
+    """Hash a side part by part; returns how many could be, and what was left out."""
+    used = 0
     left_out: list[dict[str, str]] = []
     stream = iter(items)
-    with progress_bar(f"compare {side}", total) as bar:
+    with progress_bar(f"compare {side}", None) as bar:
         for number in itertools.count():
             key = f"{side}-{number:06d}"
             record, part = run.part(key), itertools.islice(stream, size)
@@ -161,11 +157,12 @@ def _hash(
                     break
                 writers = {f"hashes/{key}.parquet": partial(_write, rows=rows)}
                 record = run.commit_part(key, {"rows": seen - len(skips)}, writers, skips)
+            used += int(record["rows"])
             left_out += record["skipped"]
             bar.say(f"{len(left_out)} skipped" if left_out else "")
             if seen < size:
                 break
-    return left_out
+    return used, left_out
 
 
 def _in_order(
@@ -200,10 +197,3 @@ def _write(path: Path, rows: Hashed) -> None:
 
 def _files(run: StageRun, side: str) -> list[Path]:
     return sorted(run.file("hashes").glob(f"{side}-*.parquet"))
-
-
-def _records(run: StageRun, side: str) -> Iterator[dict]:
-    number = 0
-    while (record := run.part(f"{side}-{number:06d}")) is not None:
-        yield record
-        number += 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +52,7 @@ def draw_samples(pool: Pool, near: FeatureTable, rng: np.random.Generator) -> Dr
             raise StageError(f"{'/'.join(key)} is not in {pool.name}; give the pool that the features are of.")
         try:
             sample = found[key]
-            read[n] = sample, traits_of(sample), _pictures(sample)
+            read[n] = sample, traits_of(sample), sample.seen()
         except BadSample as error:
             unreadable[error.reason] = unreadable.get(error.reason, 0) + 1
     order = [n for n in rng.permutation(len(keys)).tolist() if n in read]
@@ -64,12 +63,6 @@ def draw_samples(pool: Pool, near: FeatureTable, rng: np.random.Generator) -> Dr
         near.features[order],
         unreadable,
     )
-
-
-def _pictures(sample: Sample) -> str:
-    if not sample.pictures:
-        return "/".join(sample.key)
-    return hashlib.sha1(b"".join(picture.read() for picture in sample.pictures)).hexdigest()
 
 
 class FrameDraw:

@@ -55,7 +55,7 @@ def over_halves(
     for n in range(splits):
         first = np.zeros(len(names), bool)
         first[np.random.default_rng(seed + n).permutation(len(names))[: len(names) // 2]] = True
-        halves = [_only(target, first[inverse]), _only(target, ~first[inverse])]
+        halves = [target.at(first[inverse]), target.at(~first[inverse])]
         if min(map(len, halves)) < 10:
             return None
         scores = [fit_estimator(pool, half, config, seed=seed).scores(pool.features) for half in halves]
@@ -67,10 +67,6 @@ def over_halves(
         min(pair.least_overlap for pair in pairs),
         float(np.median([pair.median_overlap for pair in pairs])),
     )
-
-
-def _only(table: FeatureTable, keep: NDArray[np.bool_]) -> FeatureTable:
-    return FeatureTable(table.sources[keep], table.ids[keep], table.features[keep])
 
 
 def _agreement(scores: list[NDArray[np.float32]], top: float) -> Stability:

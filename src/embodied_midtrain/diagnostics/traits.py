@@ -5,7 +5,6 @@ Tokens are hashed into a fixed number of places: no vocabulary is fitted, and no
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
 import re
@@ -15,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from embodied_midtrain.samples import MAX_PIXELS, BadSample, Sample
+from embodied_midtrain.samples import Sample
+from embodied_midtrain.sources.pictures import look
 
 PLACES = 2048
 """Of hashed tokens."""
@@ -43,21 +42,8 @@ def traits_of(sample: Sample) -> Traits:
     Raises:
         BadSample: where a picture cannot be read, or is none.
     """
-    return Traits("\n".join(turn.text for turn in sample.turns), tuple(_size(p.read()) for p in sample.pictures))
-
-
-def _size(data: bytes) -> tuple[int, int]:
-    if not data:
-        raise BadSample("empty image")
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise BadSample("image too large", f"{image.width} x {image.height}")
-            return image.size
-    except Image.DecompressionBombError as error:
-        raise BadSample("image too large", str(error)) from error
-    except (OSError, ValueError, SyntaxError) as error:
-        raise BadSample("broken image", "no known image format") from error
+    sizes = tuple(look(picture.read(), decode=False)[0] for picture in sample.pictures)
+    return Traits("\n".join(turn.text for turn in sample.turns), sizes)
 
 
 def words(rows: Sequence[Traits]) -> NDArray[np.float32]:

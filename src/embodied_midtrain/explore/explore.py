@@ -105,10 +105,10 @@ def explore_command(
     looked at. Everything stays on this machine: the page is served to it alone and may load nothing from elsewhere.
 
     Examples:
-        emt explore --pool runs/quickstart/pool --selection runs/quickstart/select/estimator \
-            --features runs/quickstart/features/pool --target-features runs/quickstart/features/target \
+        emt explore --pool runs/quickstart/pool --selection runs/quickstart/select/estimator \\
+            --features runs/quickstart/features/pool --target-features runs/quickstart/features/target \\
             --target runs/quickstart/demos --out runs/quickstart/explore
-        emt explore --pool runs/quickstart/pool --selection runs/quickstart/select/estimator \
+        emt explore --pool runs/quickstart/pool --selection runs/quickstart/select/estimator \\
             --gap runs/quickstart/gap --out runs/quickstart/explore-gap --static exports/map
 
     Args:
@@ -132,9 +132,9 @@ def explore_command(
         pool_path=pool,
         pool=open_pool(pool, images=images, skips=Skips()),
         selection=Artifact.open(selection, "select"),
-        gap=Artifact.open(gap, "gap") if gap is not None else None,
-        features=Artifact.open(features, "embed") if features is not None else None,
-        target_features=Artifact.open(target_features, "embed") if target_features is not None else None,
+        gap=Artifact.given(gap, "gap"),
+        features=Artifact.given(features, "embed"),
+        target_features=Artifact.given(target_features, "embed"),
         robots=open_robots(target, Skips(), camera=camera) if target is not None else None,
         images=images,
         overwrite=overwrite,

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from embodied_midtrain.artifacts import Artifact, StageError
+from embodied_midtrain.features.drawing import take_rows
 from embodied_midtrain.features.matching import check_same_space
-from embodied_midtrain.features.store import FeatureStore, open_features
+from embodied_midtrain.features.store import FeatureStore, FeatureTable, open_features
 from embodied_midtrain.gap.map import map_2d
 
 Key = tuple[str, str]
@@ -56,20 +57,15 @@ def laid_out(pool: Artifact, target: Artifact | None, limit: int, selected: Coll
     far = open_features(target) if target is not None else None
     share = min(far.rows, limit // 3) if far is not None else 0
     near = open_features(pool)
-    keys, rows = _drawn(near, limit - share, selected, seed)
-    features = [_features(near, rows)]
-    names: list[Key] = []
+    sides = [_drawn(near, limit - share, selected, seed)]
     if far is not None:
-        names, rows = _drawn(far, share, (), seed)
-        features.append(_features(far, rows))
-    stacked = np.concatenate(features)
-    finite: NDArray[np.bool_] = np.asarray(np.isfinite(stacked).all(axis=1))
-    usable: list[bool] = finite.tolist()
-    kept = [key for key, fine in zip(keys, usable[: len(keys)], strict=True) if fine]
-    shown = [key for key, fine in zip(names, usable[len(keys) :], strict=True) if fine]
-    if len(kept) + len(shown) < 10:
-        raise StageError(f"a map needs at least 10 points, there are {len(kept) + len(shown)}")
-    return Points(kept, shown, map_2d(stacked[finite], seed=seed))
+        sides.append(_drawn(far, share, (), seed))
+    sides = [side.at(np.isfinite(side.features).all(axis=1)) for side in sides]
+    if sum(map(len, sides)) < 10:
+        raise StageError(f"a map needs at least 10 points, there are {sum(map(len, sides))}")
+    kept, *shown = ([*zip(side.sources.tolist(), side.ids.tolist(), strict=True)] for side in sides)
+    places = map_2d(np.concatenate([side.features for side in sides]), seed=seed)
+    return Points(kept, shown[0] if shown else [], places)
 
 
 def draw(mine: NDArray[np.bool_], limit: int, seed: int) -> NDArray[np.int64]:
@@ -82,10 +78,8 @@ def draw(mine: NDArray[np.bool_], limit: int, seed: int) -> NDArray[np.int64]:
     return np.sort(np.concatenate([first, drawn]))
 
 
-def _drawn(
-    store: FeatureStore, limit: int, selected: Collection[Key], seed: int
-) -> tuple[list[Key], NDArray[np.int64]]:
-    """Keys and rows of what is drawn of a store."""
+def _drawn(store: FeatureStore, limit: int, selected: Collection[Key], seed: int) -> FeatureTable:
+    """What is drawn of a store."""
     mine = np.zeros(store.rows, np.bool_)
     at = 0
     if selected:
@@ -94,22 +88,4 @@ def _drawn(
             keys = zip(sources.to_pylist(), ids.to_pylist(), strict=True)
             mine[at : at + shard.rows] = [key in selected for key in keys]
             at += shard.rows
-    rows = draw(mine, limit, seed)
-    found: list[Key] = []
-    at = 0
-    for shard in store.shards:
-        own = rows[(rows >= at) & (rows < at + shard.rows)] - at
-        sources, ids = shard.keys()
-        found += zip(sources.take(own).to_pylist(), ids.take(own).to_pylist(), strict=True)
-        at += shard.rows
-    return found, rows
-
-
-def _features(store: FeatureStore, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Features of some rows, in order: float32 [len(rows), dim]."""
-    parts = []
-    at = 0
-    for block in store.blocks():
-        parts.append(block[rows[(rows >= at) & (rows < at + len(block))] - at].astype(np.float32))
-        at += len(block)
-    return np.concatenate(parts)
+    return take_rows(store, draw(mine, limit, seed))

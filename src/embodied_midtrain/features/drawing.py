@@ -74,8 +74,7 @@ def draw_rows(store: FeatureStore, count: int, seed: int) -> FeatureTable:
     else:
         chosen = np.arange(store.rows)
     table = take_rows(store, chosen)
-    finite = np.isfinite(table.features).all(axis=1)
-    return FeatureTable(table.sources[finite], table.ids[finite], table.features[finite])
+    return table.at(np.isfinite(table.features).all(axis=1))
 
 
 def take_rows(store: FeatureStore, places: NDArray[np.int64]) -> FeatureTable:

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from embodied_midtrain.artifacts import ADDED
 from embodied_midtrain.backbones.backbone import Backbone, Rendered
 from embodied_midtrain.backbones.precision import Precision, autocast, quick_inference
 from embodied_midtrain.episodes import ACTION_PROMPT
@@ -38,7 +37,7 @@ class EmbedConfig:
     answer's (robot frames have none)."""
     layer: int = -1
     """Hidden layer that is read; -1 is the last, after the final norm."""
-    layers: tuple[int, ...] = field(default=(), metadata=ADDED)
+    layers: tuple[int, ...] = ()
     """Several layers, read in one pass, whose features stand one after the other in a row: for 'emt probe'. 0 is what
     the language model reads."""
     batch_size: int = 32

@@ -29,4 +29,4 @@ def check_same_space(first: Artifact, second: Artifact) -> None:
 
 
 def _fact(store: Artifact, name: str) -> object:
-    return store.manifest["inputs"].get(name) if name == "backbone" else store.manifest["config"].get(name)
+    return store.manifest["inputs"].get(name) if name == "backbone" else store.manifest["config"].get(name, [])

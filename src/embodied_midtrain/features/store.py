@@ -43,13 +43,9 @@ class FeatureTable:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def of(self, source: str) -> NDArray[np.float32]:
-        """Features of one source: [m, dim]."""
-        return self.features[self.sources == source]
-
-    def source_names(self) -> list[str]:
-        """Sources in alphabetical order."""
-        return sorted(set(self.sources.tolist()))
+    def at(self, rows: NDArray[np.int64] | NDArray[np.bool_] | np.bool_) -> FeatureTable:
+        """Some of the rows, by their places or marked."""
+        return FeatureTable(self.sources[rows], self.ids[rows], self.features[rows])
 
 
 @dataclass(frozen=True)
@@ -186,7 +182,7 @@ def read_features(store: Artifact, skips: Skips | None = None) -> FeatureTable:
         raise StageError(
             f"every feature in {store.path} is NaN or infinite: the backbone's weights or its dtype are at fault."
         )
-    return FeatureTable(sources[finite], ids[finite], features[finite])
+    return FeatureTable(sources, ids, features).at(finite)
 
 
 def _damaged(path: Path, why: Any) -> StageError:

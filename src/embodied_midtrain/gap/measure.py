@@ -163,8 +163,7 @@ def _draw(run: StageRun, store: FeatureStore, config: GapConfig, whole: str, gro
     finite = np.isfinite(table.features).all(axis=1)
     for row in np.flatnonzero(~finite).tolist():
         run.skips.add("nan feature", f"{table.sources[row]}/{table.ids[row]}")
-    kept, places = np.flatnonzero(finite), places[finite]
-    rows = FeatureTable(table.sources[kept], table.ids[kept], table.features[kept])
+    rows, places = table.at(finite), places[finite]
     of = {name: np.flatnonzero(np.isin(places, own)) for name, own in drawn.items()}
     if len(of[whole]) < 2:
         raise StageError(f"{store.path} holds {len(of[whole])} usable features; a gap needs at least two on each side.")
@@ -234,7 +233,7 @@ def gap_command(
 
     Examples:
         emt gap --pool runs/mine/pool-features --target runs/mine/target-features --out runs/mine/gap
-        emt gap --pool runs/mine/pool-features --target runs/mine/target-features --samples runs/mine/pool \
+        emt gap --pool runs/mine/pool-features --target runs/mine/target-features --samples runs/mine/pool \\
             --map umap --out runs/mine/gap
 
     Args:

@@ -80,7 +80,7 @@ def find_rows(store: FeatureStore, wanted: Sequence[str]) -> FeatureTable:
     table = take_rows(store, np.unique([places[name][0] for name in order]))
     at = {place: n for n, place in enumerate(sorted({found[0] for found in places.values()}))}
     rows = np.array([at[places[name][0]] for name in wanted])
-    return FeatureTable(table.sources[rows], table.ids[rows], table.features[rows])
+    return table.at(rows)
 
 
 def _near(store: FeatureStore, name: str) -> list[str]:
@@ -167,7 +167,7 @@ def neighbours_command(
 
     Examples:
         emt neighbours --pool runs/mine/pool-features --target runs/mine/target-features --of povray/000012
-        emt neighbours --pool runs/mine/pool-features --target runs/mine/target-features --side frame \
+        emt neighbours --pool runs/mine/pool-features --target runs/mine/target-features --side frame \\
             --of reach-v3/demo_3/0041 reach-v3/demo_4/0000 --k 20 --out near.parquet
 
     Args:

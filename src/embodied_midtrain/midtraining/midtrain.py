@@ -53,7 +53,8 @@ def midtrain(
     team = join_team(config.device)
     if config.batch < team.size:
         raise ValueError(f"batch ({config.batch}) must be at least the number of processes ({team.size})")
-    source = open_pool(pool, images=images, skips=Skips())
+    reader = Skips()
+    source = open_pool(pool, images=images, skips=reader)
     inputs: dict[str, Artifact | str] = {
         "backbone": backbone.fingerprint() if team.first else "",
         "pool": source.fingerprint(),
@@ -90,14 +91,18 @@ def midtrain(
                 keep_vision=not config.sees and backbone.caches_vision,
                 team=team,
             )
-            losses = teach(run, backbone, mixture, fetch, config, team, told)
-            if told is not None:
-                told.finish()
+            try:
+                losses = teach(run, backbone, mixture, fetch, config, team, told)
+            finally:
+                # What it still holds is sent, also of a run that stopped.
+                if told is not None:
+                    told.finish()
             if team.first:
                 with atomic_path(run.file("model")) as folder:
                     backbone.save(folder)
                 write_atomic(run.file("curve.json"), curve(losses))
-                run.finish(_counts(mixture, config))
+                run.skips.rows.extend(reader.rows)
+                run.finish({"base": backbone.name, **_counts(mixture, config)})
             team.wait()
         artifact = run.artifact()
     if team.first:
@@ -155,7 +160,7 @@ def midtrain_command(
         tracker: log there too (`pip install tensorboard`, `wandb` or `trackio`); logs/train.jsonl is written anyway.
         overwrite: replace a result that was made from other inputs or settings.
     """
-    chosen = Artifact.open(selection, "select") if selection is not None else None
+    chosen = Artifact.given(selection, "select")
     team = join_team(config.device)
     place = str(team.device) if team.device is not None else None
     loaded = load_backbone(backbone, random_language=random_language, device=place)

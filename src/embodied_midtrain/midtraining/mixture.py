@@ -119,7 +119,8 @@ def prepare(
     meant = quotas(budget.weights, (source for source, _ in wanted), budget.draws) if budget.weights else {}
     _refuse_repeats(Counter(source for source, _ in wanted), meant, budget, "the selection has")
     order = _order(wanted, meant, budget)
-    enough = _enough(wanted, meant, budget)
+    needed = _enough(wanted, meant, budget)
+    have = Counter[str]()
     keys: list[Key] = []
     facts_of: list[dict[str, Any]] = []
     fresh: Iterator[Sample] | None = None
@@ -131,8 +132,9 @@ def prepare(
                 if number % team.size == team.rank and run.part(_name(number)) is None:
                     if fresh is None:
                         # One stream from here on: opening the pool anew for each part would index it again.
-                        own = [wanted[i] for later in parts[number :: team.size] for i in later]
-                        fresh = fetch(own)
+                        fresh = fetch(
+                            [wanted[i] for later in _missing(run, number, len(parts), team) for i in parts[later]]
+                        )
                     samples = itertools.islice(fresh, len(parts[number]))
                     _commit(run, _name(number), samples, backbone, keep_vision)
             team.wait()
@@ -141,11 +143,13 @@ def prepare(
                 assert facts is not None
                 facts_of.append(facts)
                 keys += [(source, id) for source, id in facts["keys"]]
+                have.update(source if meant else "" for source, _ in facts["keys"])
                 bar.advance(len(parts[number]))
-            if enough(keys):
+            if all(have[source] >= count for source, count in needed.items()):
                 break
     if not keys:
-        raise StageError("no sample of the selection can be used: see the reasons in the pool's own listing of skips")
+        why = Skips([row for facts in facts_of for row in facts["skipped"]]).summary()
+        raise StageError(f"no sample of the selection can be used (skipped: {why})")
     places = _needed(keys, meant, budget)
     lengths = np.asarray([n for facts in facts_of for n in facts["lengths"]], np.int64)[places]
     learnt = np.asarray([n for facts in facts_of for n in facts["learnt"]], np.int64)[places]
@@ -173,16 +177,17 @@ def _order(wanted: Sequence[Key], meant: Mapping[str, int], budget: Budget) -> l
     return [*first.tolist(), *spread({source: at[meant[source] :] for source, at in mixed.items()}).tolist()]
 
 
-def _enough(wanted: Sequence[Key], meant: Mapping[str, int], budget: Budget) -> Callable[[Sequence[Key]], bool]:
+def _enough(wanted: Sequence[Key], meant: Mapping[str, int], budget: Budget) -> dict[str, int]:
+    """Usable samples that are enough, of each source with a weight; without weights of all together (named "")."""
+    if not meant:
+        return {"": min(budget.draws, len(wanted))}
     there = Counter(source for source, _ in wanted)
+    return {source: min(count, there[source]) for source, count in meant.items()}
 
-    def enough(keys: Sequence[Key]) -> bool:
-        if not meant:
-            return len(keys) >= min(budget.draws, len(wanted))
-        have = Counter(source for source, _ in keys)
-        return all(have[source] >= min(count, there[source]) for source, count in meant.items())
 
-    return enough
+def _missing(run: StageRun, first: int, count: int, team: Team) -> list[int]:
+    """This process's parts from `first` on that are not there yet; a team of another size may have left gaps."""
+    return [number for number in range(first, count, team.size) if run.part(_name(number)) is None]
 
 
 def _needed(keys: Sequence[Key], meant: Mapping[str, int], budget: Budget) -> list[int]:

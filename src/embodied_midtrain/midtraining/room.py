@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import psutil
 import torch
 
@@ -50,14 +52,8 @@ def shared(found: MemoryEstimate, team: Team) -> MemoryEstimate:
     """The same for one process of a team; only FSDP splits what does not depend on the data."""
     if not team.sharded:
         return found
-    return MemoryEstimate(
-        weights=found.weights // team.size,
-        gradients=found.gradients // team.size,
-        optimiser=found.optimiser // team.size,
-        copies=found.copies,
-        activations=found.activations,
-        head=found.head,
-    )
+    parts = {name: getattr(found, name) // team.size for name in ("weights", "gradients", "optimiser")}
+    return replace(found, **parts)
 
 
 def there_is(device: torch.device) -> int:

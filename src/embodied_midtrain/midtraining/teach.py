@@ -78,18 +78,19 @@ def teach(
     # Resumed runs too are loaded from the base before their checkpoint is put back.
     kept = {name: p for name, p in spared.named_parameters() if name in weights} if spared is not None else weights
     base = remember(kept) if team.first and not lora and config.strength != 1.0 else {}
-    with Ahead(rows.step, config.steps) as ahead:
+    ahead = Ahead(rows.step, config.steps)
 
-        def losses(step: int) -> Iterator[Loss]:
-            parts = ahead.get(step)
-            for n, part in enumerate(parts):
-                team.sum_gradients(wrapped, n + 1 == len(parts))
-                cost = costs.of(part.lengths, part.learnt, part.pixels)
-                yield Loss(wrapped(part.batch) * part.share, sum(part.lengths), cost, part.names)
+    def losses(step: int) -> Iterator[Loss]:
+        parts = ahead.get(step)
+        for n, part in enumerate(parts):
+            team.sum_gradients(wrapped, n + 1 == len(parts))
+            cost = costs.of(part.lengths, part.learnt, part.pixels)
+            yield Loss(wrapped(part.batch) * part.share, sum(part.lengths), cost, part.names)
 
-        trainee = Trainee(weights, losses, rows.describe, "tokens", lambda: ahead.waited, _advice(window, found))
-        peak = matmul_rate(device, pick_precision(config.precision, device), cache_dir() / "matmul.json")
-        result = train(run, trainee, config, "midtrain", team=team, tracker=tracker, peak=peak)
+    advice = _advice(window, found)
+    trainee = Trainee(weights, losses, rows.describe, "tokens", lambda: ahead.waited, advice=advice, close=ahead.close)
+    peak = matmul_rate(device, pick_precision(config.precision, device), cache_dir() / "matmul.json")
+    result = train(run, trainee, config, "midtrain", team=team, tracker=tracker, peak=peak)
     if team.sharded:
         gather(backbone, spared, weights, team)
     if not team.first:

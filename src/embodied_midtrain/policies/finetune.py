@@ -8,6 +8,8 @@ what. The policy is the one after the last step: which checkpoint is evaluated i
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,7 +28,7 @@ from embodied_midtrain.policies.fast import FastTokenizer
 from embodied_midtrain.policies.flow import FlowNet
 from embodied_midtrain.policies.frames import FrameStore, Goals, Wanted, collect
 from embodied_midtrain.policies.joint import ImageText
-from embodied_midtrain.policies.opening import load_actor
+from embodied_midtrain.policies.opening import open_policy
 from embodied_midtrain.policies.policy import Policy
 from embodied_midtrain.policies.prefix import Room
 from embodied_midtrain.policies.preprocess import Preprocessor
@@ -53,7 +55,8 @@ def finetune(
     vqa: ImageText | None = None,
     overwrite: bool = False,
 ) -> Artifact:
-    """Train a policy at `out`: the folder `policy` (`opening.load_actor` reads it) and `curve.json`.
+    """Train a policy at `out`: the folder `policy` (`opening.open_policy` reads it) and `curve.json`, and
+    one folder more for each of `config.milestones`.
 
     `backbone` is changed in place: it is the policy's afterwards. Robot-data pretraining is this on other robot data,
     alone or jointly with image-text samples, and then this again from its policy.
@@ -128,13 +131,14 @@ def finetune(
             if head is not None:
                 take_over(head, shape, net)
             policy = Policy(backbone, shape, preprocessor, codec, net)
-            joint = None
+            joint = None if vqa is None else queried.beside(run, backbone, vqa, config)
             if config.mode == "frozen":
                 trainee = frozen.trainee(policy, store, config)
             else:
-                joint = None if vqa is None else queried.beside(run, backbone, vqa, config)
                 trainee = queried.trainee(policy, store, config, joint)
-            losses = train(run, trainee, config, f"finetune ({config.mode})")
+            whole = partial(queried.merged, policy, store) if config.mode == "lora" else lambda: policy
+            after = {step: partial(_keep, whole, run.file(f"milestones/{step}")) for step in config.milestones}
+            losses = train(run, trainee, config, f"finetune ({config.mode})", after=after)
             if config.mode == "lora":
                 queried.merge(policy, store)
             with atomic_path(run.file("policy")) as folder:
@@ -149,6 +153,12 @@ def finetune(
     for folder in (out / PARTS / "frames", out / FOLDER):
         shutil.rmtree(folder, ignore_errors=True)
     return artifact
+
+
+def _keep(whole: Callable[[], Policy], place: Path) -> None:
+    """Save what the policy is now, in the middle of its training."""
+    with atomic_path(place) as folder:
+        whole().save(folder)
 
 
 def fitted_codec(demos: Robots, store: FrameStore) -> ActionCodec:
@@ -205,14 +215,13 @@ def finetune_command(
     """
     skips = Skips()
     opened = open_robots(demos, skips)
-    start = None if init_policy is None else load_actor(init_policy)
+    start = None if init_policy is None else open_policy(init_policy)
     if start is not None and (random_language is not None or backbone != COMPACT):
         raise ValueError("--init-policy brings its own backbone: leave --backbone and --random-language out")
     loaded = start.backbone if start is not None else load_backbone(backbone, random_language=random_language)
     if vqa_pool is None and (vqa_selection is not None or vqa_images is not None):
         raise ValueError("--vqa-selection and --vqa-images say what to take of --vqa-pool: give it too")
-    chosen = None if vqa_selection is None else Artifact.open(vqa_selection, "select")
-    vqa = None if vqa_pool is None else ImageText(vqa_pool, chosen, vqa_images)
+    vqa = None if vqa_pool is None else ImageText(vqa_pool, Artifact.given(vqa_selection, "select"), vqa_images)
     artifact = finetune(
         out,
         config,

@@ -56,8 +56,8 @@ class FrameStore:
         chunks: float32 [frames, chunk, width].
         actions: float32 [steps of all used episodes, width].
         episode: number of each frame's episode [frames].
-        tasks, instructions: of each episode.
-    side: height in pixels that most of the demonstrations' frames have.
+        tasks, instructions, ids: of each episode.
+        side: height in pixels that most of the demonstrations' frames have.
     """
 
     data: list[NDArray[np.generic]]

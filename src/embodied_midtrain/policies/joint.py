@@ -15,7 +15,7 @@ from typing import Any
 from embodied_midtrain.artifacts import Artifact, Skips, StageRun
 from embodied_midtrain.backbones.backbone import Backbone
 from embodied_midtrain.midtraining.mixture import Budget, Key, prepare
-from embodied_midtrain.midtraining.rows import Rows
+from embodied_midtrain.midtraining.rows import MicroBatch, Rows
 from embodied_midtrain.proximity.select import read_selection
 from embodied_midtrain.samples import Sample
 from embodied_midtrain.sources.opening import open_pool, read_samples
@@ -100,9 +100,13 @@ class Joint:
         self.mixture = prepare(run, data.keys(), data.fetch, backbone, budget, keep_vision=keep_vision)
         self._rows = Rows(self.mixture, backbone, data.fetch, ALONE, micro_batch=micro_batch, window=None)
 
-    def losses(self, step: int) -> Iterator[Loss]:
+    def step(self, step: int) -> list[MicroBatch]:
+        """The step's samples, ready for `losses`."""
+        return self._rows.step(step)
+
+    def losses(self, parts: Sequence[MicroBatch]) -> Iterator[Loss]:
         """The step's shares, weighted."""
-        for part in self._rows.step(step):
+        for part in parts:
             share = self._backbone.loss(part.batch) * (part.share * self._weight)
             yield Loss(share, 0, what=part.names)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from embodied_midtrain.artifacts import StageError, file_sha256, fingerprint_of, read_json, write_json
-from embodied_midtrain.backbones.backbone import Backbone, Rendered
+from embodied_midtrain.backbones.backbone import Backbone
 from embodied_midtrain.backbones.opening import load_backbone
 from embodied_midtrain.backbones.precision import pick_precision
 from embodied_midtrain.config import ConfigError, structure
@@ -24,7 +23,6 @@ from embodied_midtrain.policies.codec import ActionCodec
 from embodied_midtrain.policies.fast import FILE as FAST
 from embodied_midtrain.policies.fast import FastTokenizer
 from embodied_midtrain.policies.flow import FlowNet
-from embodied_midtrain.policies.heads import Answer
 from embodied_midtrain.policies.net import Net
 from embodied_midtrain.policies.preprocess import Preprocessor
 from embodied_midtrain.policies.reading import ReaderFlowNet
@@ -71,9 +69,10 @@ class Policy:
     def size(self) -> int:
         return self.shape.camera
 
-    def predict(self, rows: Sequence[Rendered]) -> Answer:
-        """Rows of the preprocessor (of `with_vision`) to the head's answer."""
-        return self.net.answer(self.backbone, rows)
+    @property
+    def precision(self) -> torch.dtype:
+        """Of the arithmetic; a frozen policy's backbone computes as its weights are."""
+        return torch.float32 if self.shape.mode == "frozen" else pick_precision("auto", self.backbone.device)
 
     @torch.inference_mode()
     def act(self, frames: NDArray[np.uint8], instructions: list[str]) -> NDArray[np.float32]:
@@ -81,10 +80,8 @@ class Policy:
         self.net.eval()
         self.backbone.model.eval()
         rows = self.preprocessor.render(self.backbone, frames, instructions)
-        device = self.backbone.device
-        half = self.shape.mode != "frozen" and pick_precision("auto", device) is torch.bfloat16
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            arm, logits = self.predict(rows)
+        with torch.autocast(self.backbone.device.type, torch.bfloat16, enabled=self.precision is torch.bfloat16):
+            arm, logits = self.net.answer(self.backbone, rows)
         closed = None if logits is None else (logits > 0).cpu().numpy()
         return self.codec.decode(arm.float().cpu().numpy(), closed)
 
@@ -122,6 +119,7 @@ def load_policy(folder: Path) -> Policy:
         )
     try:
         shape = structure(PolicyShape, settings["shape"], f"{folder / SETTINGS}: shape")
+        preprocessor = structure(Preprocessor, settings["preprocessor"], f"{folder / SETTINGS}: preprocessor")
         codec = ActionCodec(
             ActionSpec.from_json(settings["spec"]), ActionNormaliser.from_json(settings["normaliser"])
         ).checked()
@@ -136,7 +134,7 @@ def load_policy(folder: Path) -> Policy:
     net.to(backbone.device)
     spoken = {"fast": file_sha256(folder / FAST)} if shape.speaks else {}
     identity = fingerprint_of({"settings": settings, "head": file_sha256(folder / HEAD), **spoken})
-    return Policy(backbone, shape, Preprocessor(**settings["preprocessor"]), codec, net, identity)
+    return Policy(backbone, shape, preprocessor, codec, net, identity)
 
 
 def _weights(folder: Path) -> dict[str, str]:

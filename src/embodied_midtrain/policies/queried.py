@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from embodied_midtrain.policies.joint import ImageText, Joint
 from embodied_midtrain.policies.policy import Policy
 from embodied_midtrain.policies.preprocess import Preprocessor, random_crop
 from embodied_midtrain.policies.vision_cache import VisionCache
+from embodied_midtrain.training.ahead import Ahead
 from embodied_midtrain.training.loop import Loss, Trainee, train_mode
 from embodied_midtrain.training.lora import let_learn, merge_lora
 from embodied_midtrain.training.order import draws
@@ -66,14 +68,15 @@ def trainee(policy: Policy, store: FrameStore, config: FinetuneConfig, joint: Jo
     net.train()
     goals = Goals(policy.codec, store, backbone.device)
     batches = Batches(policy, store, config)
+    ahead = Ahead(lambda step: (batches.step(step), [] if joint is None else joint.step(step)), config.steps)
 
     def losses(step: int) -> Iterator[Loss]:
-        for at in range(0, config.batch, config.micro_batch):
-            index, rows = batches.rows(step, slice(at, at + config.micro_batch))
+        frames, samples = ahead.get(step)
+        for index, rows in frames:
             loss = net.loss(backbone, rows, goals.at(index), config)
             yield Loss(loss * (len(index) / config.batch), len(index), what=store.describe(index))
         if joint is not None:
-            yield from joint.losses(step)
+            yield from joint.losses(samples)
 
     def describe(step: int) -> str:
         frames = store.describe(batches.order[step])
@@ -83,7 +86,16 @@ def trainee(policy: Policy, store: FrameStore, config: FinetuneConfig, joint: Jo
     fresh = frozenset(weights)
     rates = {} if config.head_lr is None else dict.fromkeys(weights, config.head_lr / config.lr)
     weights |= {f"backbone.{name}": p for name, p in backbone.base.named_parameters() if p.requires_grad}
-    return Trainee(weights, losses, describe, unit="frames", rates=rates, fresh=fresh)
+    return Trainee(
+        weights,
+        losses,
+        describe,
+        "frames",
+        lambda: ahead.waited,
+        rates=rates,
+        fresh=fresh,
+        close=ahead.close,
+    )
 
 
 def merge(policy: Policy, store: FrameStore) -> None:
@@ -93,6 +105,13 @@ def merge(policy: Policy, store: FrameStore) -> None:
     pictures = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
     rows = policy.preprocessor.render(policy.backbone, pictures, store.instructions[:1] * 2)
     merge_lora(policy.backbone.base, lambda: policy.net.probe(policy.backbone, rows))
+
+
+def merged(policy: Policy, store: FrameStore) -> Policy:
+    """A copy with LoRA folded in; the policy itself can go on learning."""
+    copied = copy.deepcopy(policy)
+    merge(copied, store)
+    return copied
 
 
 class Batches:
@@ -105,6 +124,11 @@ class Batches:
         self.order = draws(len(store), config.steps * config.batch, config.seed).reshape(config.steps, config.batch)
         self.paraphrases = store.paraphrases()
         self._tokens: dict[str, Rendered] = {}
+
+    def step(self, step: int) -> list[tuple[NDArray[np.int64], list[Rendered]]]:
+        """The micro-batches of a step."""
+        size = self.config.micro_batch
+        return [self.rows(step, slice(at, at + size)) for at in range(0, self.config.batch, size)]
 
     def rows(self, step: int, part: slice) -> tuple[NDArray[np.int64], list[Rendered]]:
         """Indices of a micro-batch's frames, and its rows."""

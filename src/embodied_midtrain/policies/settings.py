@@ -31,6 +31,8 @@ class FinetuneConfig(Optimisation):
     flow matching by an action expert (pi0); or FAST tokens as words of the language model."""
     steps: int = 16000
     """Updates of the weights."""
+    milestones: tuple[int, ...] = ()
+    """Also keep the policy as it is after these steps, as milestones/STEP, to see success while it was trained."""
     warmup_steps: int | None = 500
     """Steps in which the learning rate rises; None: by warmup_ratio."""
     head_lr: float | None = None
@@ -83,6 +85,8 @@ class FinetuneConfig(Optimisation):
         super().check()
         if not 1 <= self.executed <= self.chunk:
             raise ValueError(f"executed is {self.executed}; it must be from 1 to chunk ({self.chunk})")
+        if not all(0 < step < self.steps for step in self.milestones):
+            raise ValueError(f"milestones {self.milestones} must lie before the last of {self.steps} steps")
         if self.stride < 1 or self.image < 16 or len(self.widths) < 2:
             raise ValueError("stride must be at least 1, image at least 16, and widths at least two numbers")
         if not 0.5 <= self.crop <= 1.0:

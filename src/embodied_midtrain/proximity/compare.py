@@ -146,7 +146,7 @@ def compare_command(out: Path, pool: Path, selections: tuple[Path, ...], overwri
     """Scores and ranks of several selections of one pool in one table, and how far they agree.
 
     Examples:
-        emt compare --pool runs/quickstart/features/pool --out runs/mine/compared \
+        emt compare --pool runs/quickstart/features/pool --out runs/mine/compared \\
             --selections runs/quickstart/select/estimator runs/quickstart/select/random
 
     Args:

@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from embodied_midtrain.artifacts import (
-    ADDED,
     Artifact,
     Skips,
     StageError,
@@ -68,7 +67,7 @@ class ScoreConfig:
     prompt: str = ACTION_PROMPT
     """The user text that goes with a robot frame (text, influence)."""
     text: TextConfig = field(default_factory=TextConfig)
-    influence: InfluenceConfig = field(default_factory=InfluenceConfig, metadata=ADDED)
+    influence: InfluenceConfig = field(default_factory=InfluenceConfig)
 
 
 def score(

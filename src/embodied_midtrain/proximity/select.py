@@ -246,14 +246,14 @@ def select_command(
 
     Examples:
         emt select --pool runs/mine/pool-features --target runs/mine/target-features --k 1000 --out runs/mine/selected
-        emt select --pool runs/mine/pool-features --target runs/mine/target-features --k 1000 --selector knn-distance \
+        emt select --pool runs/mine/pool-features --target runs/mine/target-features --k 1000 --selector knn-distance \\
             --cap 0.3 --out runs/mine/nearest
-        emt select --pool runs/mine/pool-features --target runs/mine/target-features --k 1000 \
+        emt select --pool runs/mine/pool-features --target runs/mine/target-features --k 1000 \\
             --selector matched-random --match runs/mine/selected --out runs/mine/control
-        emt select --pool runs/mine/pool-features --target runs/mine/target-features --k 1000 \
-            --selector delta-perplexity --scores runs/mine/perplexity --before runs/mine/perplexity-before \
+        emt select --pool runs/mine/pool-features --target runs/mine/target-features --k 1000 \\
+            --selector delta-perplexity --scores runs/mine/perplexity --before runs/mine/perplexity-before \\
             --out runs/mine/by-delta
-        emt select --pool runs/mine/pool-features --target runs/mine/target-features --k 1000 \
+        emt select --pool runs/mine/pool-features --target runs/mine/target-features --k 1000 \\
             --draw gumbel --calibration temperature --distinct 0.95 --out runs/mine/spread
 
     Args:
@@ -270,9 +270,9 @@ def select_command(
         config,
         pool=Artifact.open(pool, "embed"),
         target=Artifact.open(target, "embed"),
-        match=Artifact.open(match, "select") if match is not None else None,
-        scores=Artifact.open(scores, "score") if scores is not None else None,
-        before=Artifact.open(before, "score") if before is not None else None,
+        match=Artifact.given(match, "select"),
+        scores=Artifact.given(scores, "score"),
+        before=Artifact.given(before, "score"),
         overwrite=overwrite,
     )
     facts = read_json(artifact.file("selection.json"))

@@ -18,8 +18,8 @@ COUNTS: dict[str, dict[str, int]] = {
     "rollout": {"episodes": 1},
 }
 """Counts of each stage that are scaled, with the least that still does all of it: two steps, each of two micro-batches,
-of two samples. What only caps the cost of a stage (rows that a
-measure is fitted to, points on a map, rows of one forward pass) stays: less data needs less of it anyway."""
+of two samples. What only caps the cost of a stage (rows that a measure is fitted to, points on a map, rows of one
+forward pass) stays: less data needs less of it anyway."""
 TARGET_FRAMES = 20
 """The estimator needs frames to fit and to validate, of each data set."""
 

@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 
 from embodied_midtrain import __version__
 from embodied_midtrain.artifacts import MANIFEST, Artifact, StageError, fingerprint_of, read_json, to_plain
-from embodied_midtrain.features.store import read_features
+from embodied_midtrain.features.drawing import source_codes, take_rows
+from embodied_midtrain.features.store import FeatureStore, open_features, read_features
 from embodied_midtrain.gap.diversity import diversity
 from embodied_midtrain.gap.measure import POOL, TARGET
+from embodied_midtrain.proximity.aligning import names_of
 from embodied_midtrain.proximity.ranking import agreement_within, spearman, variance_between
 from embodied_midtrain.proximity.select import read_selection
 from embodied_midtrain.recipes.audited import audited
@@ -32,6 +34,9 @@ from embodied_midtrain.recipes.recipe import Recipe
 from embodied_midtrain.recipes.results import by_benchmark, closed_loop
 from embodied_midtrain.report import summary as doc
 from embodied_midtrain.sources.places import absolute
+
+DIVERSITY_ROWS = 20_000
+"""Of a selection whose diversity is measured: all of a small one, a draw of a large one."""
 
 
 def summarise(
@@ -117,8 +122,9 @@ def _pool(layout: Layout) -> doc.PoolFacts | None:
         missing = tuple(doc.MissingSource(n, str(why)) for n, why in built.counts.get("unavailable", {}).items())
         return doc.PoolFacts(sources, missing)
     if features is not None:
-        counted = Counter(read_features(features).sources.tolist())
-        return doc.PoolFacts(tuple(doc.PoolSource(name, n) for name, n in sorted(counted.items())))
+        names, codes = source_codes(open_features(features))
+        counted = zip(names, np.bincount(codes).tolist(), strict=True)
+        return doc.PoolFacts(tuple(doc.PoolSource(name, n) for name, n in counted))
     return None
 
 
@@ -213,15 +219,24 @@ def _diversity(layout: Layout, recipe: Recipe) -> doc.DiversityFacts | None:
     if gap is None or features is None:
         return None
     facts = read_json(gap.file("diversity.json"))
-    table = read_features(features)
-    place = {key: i for i, key in enumerate(zip(table.sources.tolist(), table.ids.tolist(), strict=True))}
+    store = open_features(features)
     selections = {}
     for variant in recipe.variants:
         chosen = _finished(layout.selection(variant.midtrain_on)) if variant.midtrain_on != "nothing" else None
         if chosen is not None:
-            rows = table.features[[place[key] for key in read_selection(chosen)]]
-            selections[variant.name] = diversity(rows)
+            selections[variant.name] = diversity(_chosen_rows(store, read_selection(chosen), recipe.seed))
     return doc.DiversityFacts(facts[POOL], facts[TARGET], selections, "1 / E[exp(-2 |u - v|²)] on unit features")
+
+
+def _chosen_rows(store: FeatureStore, chosen: list[tuple[str, str]], seed: int) -> NDArray[np.float32]:
+    """Features of a selection, or of a draw of it: all pairs of millions would take days."""
+    drawn = np.random.default_rng(seed).choice(len(chosen), min(len(chosen), DIVERSITY_ROWS), replace=False)
+    wanted = {chosen[n] for n in drawn.tolist()}
+    places, first = [], 0
+    for sources, ids in names_of(store):
+        places += [first + n for n, key in enumerate(zip(sources, ids, strict=True)) if key in wanted]
+        first += len(ids)
+    return take_rows(store, np.array(places, np.int64)).features
 
 
 def _selections(layout: Layout, recipe: Recipe, groups: dict[str, str]) -> tuple[doc.SelectionFacts, ...]:

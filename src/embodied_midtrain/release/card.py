@@ -54,13 +54,12 @@ def write_card(midtrained: Artifact, told: Told, *, title: str) -> str:
         StageError: where an artifact is not of this model or not what it should be.
     """
     kind = str(read_json(midtrained.file("model/config.json")).get("model_type", ""))
-    base = told.base or midtrained.manifest.get("base")
     parts = [
-        _front(told, base, kind),
+        _front(told, kind),
         f"# {title}\n",
-        _what(midtrained, base),
+        _what(midtrained, told.base or midtrained.counts.get("base")),
         _data(midtrained, told),
-        _settings(midtrained, told),
+        "\n".join([*settings(midtrained), "", "Next-token loss on the answers only.", ""]),
         _losses(midtrained),
         *_results(midtrained, told),
         _loading(kind),
@@ -69,7 +68,7 @@ def write_card(midtrained: Artifact, told: Told, *, title: str) -> str:
     return "\n".join(parts)
 
 
-def _front(told: Told, base: str | None, kind: str) -> str:
+def _front(told: Told, kind: str) -> str:
     front: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "image-text-to-text",
@@ -77,8 +76,9 @@ def _front(told: Told, base: str | None, kind: str) -> str:
     }
     if told.licence:
         front["license"] = told.licence
-    if base and base != "compact" and kind != OWN_KIND:
-        front["base_model"] = base
+    # Only what the user says is a name on the hub: the label of a folder looks like one.
+    if told.base and told.base != "compact" and kind != OWN_KIND:
+        front["base_model"] = told.base
         front["base_model_relation"] = "finetune"
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n"
 
@@ -137,11 +137,10 @@ def _selected_licences(midtrained: Artifact, told: Told) -> Iterator[tuple[str, 
         yield sample.source, " ".join(sample.licence.replace("|", "/").split())
 
 
-def _settings(midtrained: Artifact, told: Told) -> str:
-    config = midtrained.manifest["config"]
-    lines = ["## Training", "", "| setting | value |", "|---|---|"]
-    lines += [f"| {name} | {_shown(value)} |" for name, value in sorted(config.items())]
-    return "\n".join([*lines, "", "Next-token loss on the answers only.", ""])
+def settings(trained: Artifact) -> list[str]:
+    """How it was trained: the lines of a table."""
+    rows = [f"| {name} | {_shown(value)} |" for name, value in sorted(trained.manifest["config"].items())]
+    return ["## Training", "", "| setting | value |", "|---|---|", *rows]
 
 
 def _shown(value: Any) -> str:
@@ -206,10 +205,12 @@ def _loading(kind: str) -> str:
 
 
 def _versions(midtrained: Artifact) -> str:
-    manifest = midtrained.manifest
+    inputs = ", ".join(f"{name} {own}" for name, own in midtrained.manifest["inputs"].items())
+    return f"{versions(midtrained)} Artifact {midtrained.fingerprint}; inputs: {inputs}.\n"
+
+
+def versions(made: Artifact) -> str:
+    """Of what it was made with."""
+    manifest = made.manifest
     packages = ", ".join(f"{name} {version}" for name, version in manifest["packages"].items())
-    return (
-        f"## Versions\n\nembodied-midtrain {manifest['code']}, Python {manifest['python']}, {packages}. Artifact "
-        f"{midtrained.fingerprint}; inputs: "
-        f"{', '.join(f'{name} {own}' for name, own in manifest['inputs'].items())}.\n"
-    )
+    return f"## Versions\n\nembodied-midtrain {manifest['code']}, Python {manifest['python']}, {packages}."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from embodied_midtrain.artifacts import MANIFEST, Artifact, StageError, atomic_path, write_atomic
@@ -24,8 +23,8 @@ def export_model(out: Path, made: Artifact, told: Told, *, title: str | None = N
     stage = str(made.manifest["stage"])
     if stage not in STAGES:
         raise StageError(f"{made.path} was made by 'emt {stage}'; give an 'emt midtrain' or 'emt finetune' folder.")
-    if out.exists() and any(out.iterdir()):
-        raise StageError(f"{out} is not empty; give a new folder.")
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise StageError(f"{out} is not an empty folder; give a new one.")
     title = title or out.resolve().name
     card = write_card(made, told, title=title) if stage == "midtrain" else write_policy_card(made, told, title=title)
     with atomic_path(out) as folder:
@@ -120,20 +119,12 @@ def export_model_command(
         licence=licence,
         pool=pool,
         images=images,
-        selection=_opened(selection, "select"),
-        retention=_opened(retention, "retention"),
-        drift=_opened(drift, "drift"),
-        rollouts=tuple(_all(rollouts)),
+        selection=Artifact.given(selection, "select"),
+        retention=Artifact.given(retention, "retention"),
+        drift=Artifact.given(drift, "drift"),
+        rollouts=tuple(Artifact.open(path, "rollout") for path in rollouts),
     )
     folder = export_model(out, opened, told, title=title)
     for path in files_of(folder):
         print(f"{path.stat().st_size:>14,}  {path.relative_to(folder)}")
     print(f"{folder}: ready; 'emt push {folder} NAME --dry-run' shows what would go to the hub.")
-
-
-def _opened(path: Path | None, stage: str) -> Artifact | None:
-    return Artifact.open(path, stage) if path is not None else None
-
-
-def _all(paths: Sequence[Path]) -> list[Artifact]:
-    return [Artifact.open(path, "rollout") for path in paths]

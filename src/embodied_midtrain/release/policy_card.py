@@ -8,12 +8,13 @@ import yaml
 
 from embodied_midtrain.artifacts import Artifact, read_json
 from embodied_midtrain.policies.policy import SETTINGS
-from embodied_midtrain.release.card import Told
+from embodied_midtrain.release.card import Told, settings, versions
 
 LAYOUT = """## Layout
 
 - `policy.json`: shape of the head, preprocessing (side in pixels, prompt), action spec, range of the actions.
 - `head.safetensors`: the trained parts beside the backbone.
+- `fast.json`: the action tokens, where the language model says any.
 - `backbone/`: the backbone and its processor as transformers writes them.
 
 `docs/export.md` of embodied-midtrain says what each field means and has a reader that needs neither it nor a
@@ -23,7 +24,7 @@ simulator.
 
 def write_policy_card(finetuned: Artifact, told: Told, *, title: str) -> str:
     """The card in Markdown, with the hub's front matter."""
-    settings: dict[str, Any] = read_json(finetuned.file(f"policy/{SETTINGS}"))
+    saved: dict[str, Any] = read_json(finetuned.file(f"policy/{SETTINGS}"))
     front: dict[str, Any] = {
         "library_name": "embodied-midtrain",
         "pipeline_tag": "robotics",
@@ -37,14 +38,14 @@ def write_policy_card(finetuned: Artifact, told: Told, *, title: str) -> str:
         [
             f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n",
             f"# {title}\n",
-            f"A robot policy: one camera frame and an instruction in, {settings['shape']['chunk']} actions out, of "
-            f"which {settings['shape']['executed']} are to be executed before the next look. Its backbone is "
-            f"`{settings['backbone']['name']}`, its mode `{settings['shape']['mode']}`.\n",
-            _actions(settings["spec"]),
+            f"A robot policy: one camera frame and an instruction in, {saved['shape']['chunk']} actions out, of "
+            f"which {saved['shape']['executed']} are to be executed before the next look. Its backbone is "
+            f"`{saved['backbone']['name']}`, its mode `{saved['shape']['mode']}`.\n",
+            _actions(saved["spec"]),
             _training(finetuned),
             *_rollouts(told),
             LAYOUT,
-            _versions(finetuned),
+            f"{versions(finetuned)}\n",
         ]
     )
 
@@ -70,11 +71,8 @@ def _bound(value: float | None) -> str:
 
 
 def _training(finetuned: Artifact) -> str:
-    config, counts = finetuned.manifest["config"], finetuned.counts
-    lines = ["## Training", "", "| setting | value |", "|---|---|"]
-    lines += [f"| {name} | {value} |" for name, value in sorted(config.items())]
-    seen = ", ".join(f"{name} {value}" for name, value in counts.items() if isinstance(value, int))
-    return "\n".join([*lines, "", f"Counts: {seen}.", ""])
+    seen = ", ".join(f"{name} {value}" for name, value in finetuned.counts.items() if isinstance(value, int))
+    return "\n".join([*settings(finetuned), "", f"Counts: {seen}.", ""])
 
 
 def _rollouts(told: Told) -> list[str]:
@@ -87,9 +85,3 @@ def _rollouts(told: Told) -> list[str]:
             span = f"{row['low']:.1%} to {row['high']:.1%}"
             lines.append(f"| {task} | {row['success']:.1%} | {span} | {row['episodes']} |")
     return ["\n".join([*lines, ""])]
-
-
-def _versions(finetuned: Artifact) -> str:
-    manifest = finetuned.manifest
-    packages = ", ".join(f"{name} {version}" for name, version in manifest["packages"].items())
-    return f"## Versions\n\nembodied-midtrain {manifest['code']}, Python {manifest['python']}, {packages}.\n"

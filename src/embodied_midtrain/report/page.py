@@ -197,7 +197,7 @@ def report_command(run: Path, out: Path | None = None, config: ReportConfig = Re
 
     Examples:
         emt report --run runs/quickstart
-        emt report --run runs/quickstart --out /tmp/page --limits.video-megabytes 1
+        emt report --run runs/quickstart --out /tmp/page --video-megabytes 1
 
     Args:
         run: folder of a recipe run, finished or not.

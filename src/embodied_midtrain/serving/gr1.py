@@ -6,6 +6,7 @@ and joints under "video." and "state." keys, actions by body part); they cannot 
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from numpy.typing import NDArray
 from vla_eval.benchmarks.base import StepBenchmark, StepResult
 from vla_eval.specs import IMAGE_RGB, LANGUAGE, DimSpec
 
+from embodied_midtrain.artifacts import StageError
 from embodied_midtrain.extras import require
 
+HOME = "robocasa-gr1-tabletop-tasks (github.com/robocasa)"
 PARTS = (("left_arm", 7), ("right_arm", 7), ("left_hand", 6), ("right_hand", 6), ("waist", 3))
 """Body parts in the order of an action, with their joints."""
 WIDTH = sum(joints for _, joints in PARTS)
@@ -76,8 +79,11 @@ class RoboCasaGR1(StepBenchmark):
         if self._of != task["name"]:
             self.cleanup()
             # The environments are registered when these are imported.
-            for module in ("robocasa", "robosuite"):
-                require(module, "sim")
+            try:
+                for module in ("robocasa", "robosuite"):
+                    importlib.import_module(module)
+            except ModuleNotFoundError as error:
+                raise StageError(f"{error.name} is missing: {HOME} is installed from its repository.") from error
             gymnasium = require("gymnasium", "sim")
             name = f"gr1_unified/{task['name']}_GR1ArmsAndWaistFourierHands_Env"
             self._env, self._of = gymnasium.make(name, enable_render=True), task["name"]

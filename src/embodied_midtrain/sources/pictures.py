@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from embodied_midtrain.samples import BadSample, Picture, decode_image
+from embodied_midtrain.samples import MAX_PIXELS, BadSample, Picture, decode_image
 from embodied_midtrain.sources.places import is_url
 
 
@@ -107,8 +107,12 @@ def look(data: bytes, *, decode: bool = True) -> tuple[tuple[int, int], str]:
         decode_image(data)
     try:
         with Image.open(io.BytesIO(data)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise BadSample("image too large", f"{image.width} x {image.height}")
             return image.size, (image.format or "unknown").lower()
     except Image.DecompressionBombError as error:
         raise BadSample("image too large", str(error)) from error
     except (OSError, ValueError, SyntaxError) as error:
+        if isinstance(error, BadSample):
+            raise
         raise BadSample("broken image", "no known image format") from error

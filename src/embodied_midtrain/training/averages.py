@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -30,3 +31,15 @@ class Averages:
         """Make the averages the weights."""
         for name, parameter in weights.items():
             parameter.copy_(self.values[name])
+
+    @contextlib.contextmanager
+    def in_place_of(self, weights: Mapping[str, nn.Parameter]) -> Iterator[None]:
+        """The averages are the weights within the block; afterwards the weights are what they were."""
+        kept = {name: p.detach().clone() for name, p in weights.items()}
+        self.put_into(weights)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, parameter in weights.items():
+                    parameter.copy_(kept[name])

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from embodied_midtrain.artifacts import ADDED, PARTS, StageError, StageRun
+from embodied_midtrain.artifacts import PARTS, StageError, StageRun
 from embodied_midtrain.backbones.precision import Precision, autocast
 from embodied_midtrain.progress import progress_bar
 from embodied_midtrain.training import checkpoint
@@ -45,7 +45,7 @@ class Optimisation:
     """Peak learning rate."""
     weight_decay: float = 0.0
     """AdamW's decoupled weight decay."""
-    anchor: float = field(default=0.0, metadata=ADDED)
+    anchor: float = 0.0
     """Decoupled decay of a pretrained model's weights towards where they started, in place of towards 0 (L2-SP): what
     keeps it near its base; 0: none."""
     warmup_ratio: float = 0.1
@@ -108,6 +108,7 @@ class Trainee:
         advice: what to change where memory runs out.
         rates: learning rates of some weights, as multiples of the config's.
         fresh: names of weights that start at random: they are not held to that.
+        close: ends what makes data ready, however the training ends.
     """
 
     weights: Mapping[str, nn.Parameter]
@@ -118,6 +119,7 @@ class Trainee:
     advice: str = "Lower micro_batch; the result stays the same."
     rates: Mapping[str, float] = field(default_factory=dict)
     fresh: Collection[str] = ()
+    close: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ def train(
     team: Team = ALONE,
     tracker: Tracker | None = None,
     peak: float | None = None,
+    after: Mapping[int, Callable[[], None]] | None = None,
 ) -> list[float]:
     """Train to `config.steps`, from the latest checkpoint where there is one; returns the loss of every step.
 
@@ -152,6 +155,8 @@ def train(
     Args:
         team: the processes that train together; all of them call this.
         peak: operations a second of this device (`training.peak`), for model-flops use.
+        after: what to do when so many steps are done, with the weights that the result would have then; perhaps again
+            after a kill.
 
     Raises:
         StageError: where a loss or gradient is not finite, or memory runs out. The state before that step is kept.
@@ -176,6 +181,7 @@ def train(
     saved = time.monotonic()
     speed = Speed(trainee.unit, None if peak is None else peak * team.size)
     with (
+        contextlib.closing(trainee),
         _journal(run, team) as log,
         progress_bar(label, config.steps, first, shown=team.first) as bar,
         advising(trainee.advice),
@@ -202,6 +208,9 @@ def train(
             if averages is not None:
                 averages.update(trainee.weights, step)
             losses.append(work.loss)
+            if after is not None and step + 1 in after:
+                with averages.in_place_of(trainee.weights) if averages is not None else contextlib.nullcontext():
+                    after[step + 1]()
             record = {"step": step, "loss": work.loss, "lr": rate, "norm": norm}
             record |= speed.of(work.size, work.operations, time.perf_counter() - started, trainee.waited() - waited)
             bar.advance()
@@ -264,20 +273,22 @@ def _journal(run: StageRun, team: Team) -> Iterator[IO[str] | None]:
 
 
 def _gradients(trainee: Trainee, step: int, config: Optimisation, team: Team, due: bool) -> Work:
-    loss, size, operations, bad = 0.0, 0, 0.0, ""
+    size, operations = 0, 0.0
+    losses: list[Tensor] = []
+    names: list[str] = []
     shares = trainee.losses(step)
     while True:
         with autocast(pick_device(config.device), config.precision):
             item = next(shares, None)
         if item is None:
             break
-        value = float(item.share.detach())
-        loss, size, operations = loss + value, size + item.size, operations + item.operations
-        if not math.isfinite(value):
-            bad = bad or item.what
-            if team.size == 1:
-                break
+        size, operations = size + item.size, operations + item.operations
+        losses.append(item.share.detach())
+        names.append(item.what)
         # What a team's processes find is averaged, and a step is the sum of their shares.
         (item.share * team.size if team.size > 1 else item.share).backward()
-    loss, total, operations, wanted = team.total([loss, size, operations, float(due and team.first)])
+    # Looked at once a step: a GPU would stand still for every look.
+    values = torch.stack(losses).tolist()
+    bad = next((name for value, name in zip(values, names, strict=True) if not math.isfinite(value)), "")
+    loss, total, operations, wanted = team.total([sum(values), size, operations, float(due and team.first)])
     return Work(loss, total, operations, wanted > 0, bad)

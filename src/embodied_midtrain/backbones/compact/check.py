@@ -21,7 +21,7 @@ from embodied_midtrain.backbones.compact.scenes import Asked, Scene, article, co
 from embodied_midtrain.backbones.compact.weights import cache_dir
 from embodied_midtrain.backbones.opening import COMPACT, load_backbone
 from embodied_midtrain.backbones.precision import autocast, pick_precision
-from embodied_midtrain.backbones.regions import read_percent, write_regions
+from embodied_midtrain.backbones.regions import percent, read_percent
 from embodied_midtrain.backbones.rendering import messages_of, pieces, prompt_messages
 from embodied_midtrain.progress import console, progress_bar
 from embodied_midtrain.samples import BadSample, Turn
@@ -46,9 +46,9 @@ def render_turns(backbone: Backbone, turns: Sequence[Turn], vision: Tensor | Non
     """As `Backbone.render` and `prompt`, with the picture's cached vision features [1, cells, width] in its place."""
     pictures = 0 if vision is None else 1
     if ask:
-        messages = prompt_messages(write_regions(turns[0]), pictures)
+        messages = prompt_messages(turns[0].written(percent), pictures)
     else:
-        messages = messages_of([(t.role, write_regions(t)) for t in turns], pictures)
+        messages = messages_of([(t.role, t.written(percent)) for t in turns], pictures)
     ids: list[int] = []
     learnt: list[bool] = []
     for piece in pieces(backbone._template, messages, open_answer=ask):

@@ -228,11 +228,11 @@ def export_command(
     interruption: finished parts are kept.
 
     Examples:
-        emt export --selection runs/mine/selected --pool data/llava.json --images data/images --format sharegpt \
+        emt export --selection runs/mine/selected --pool data/llava.json --images data/images --format sharegpt \\
             --out exports/llama-factory
-        emt export --selection runs/mine/selected --pool "data/cc12m/{00000..01242}.tar" --format qwen \
+        emt export --selection runs/mine/selected --pool "data/cc12m/{00000..01242}.tar" --format qwen \\
             --coordinates qwen2.5 --out exports/qwen2.5-vl
-        emt export --selection runs/quickstart/select/estimator --pool runs/quickstart/pool --format parquet \
+        emt export --selection runs/quickstart/select/estimator --pool runs/quickstart/pool --format parquet \\
             --out exports/parquet
 
     Args:

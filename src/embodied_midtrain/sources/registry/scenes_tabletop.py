@@ -15,22 +15,13 @@ import numpy as np
 from embodied_midtrain.artifacts import Skips
 from embodied_midtrain.samples import Sample
 from embodied_midtrain.simulation.camera import FreeCamera
+from embodied_midtrain.simulation.colours import COLOURS
 from embodied_midtrain.simulation.rendering import SceneRenderer, prepare_mujoco
 from embodied_midtrain.sources.registry.scenes_asking import SIDE, ask_all
 from embodied_midtrain.sources.registry.scenes_assets import asset_root, light_texture, visual_parts
 from embodied_midtrain.sources.registry.scenes_catalogue import CATALOGUE, Entry
 from embodied_midtrain.sources.registry.scenes_truth import Points, Scene, Thing, surface_points
 
-COLOURS: dict[str, tuple[float, float, float]] = {
-    "red": (0.85, 0.08, 0.08),
-    "green": (0.1, 0.6, 0.15),
-    "blue": (0.1, 0.25, 0.85),
-    "yellow": (0.95, 0.85, 0.1),
-    "orange": (0.98, 0.5, 0.05),
-    "purple": (0.5, 0.15, 0.65),
-    "white": (0.95, 0.95, 0.95),
-    "black": (0.08, 0.08, 0.08),
-}
 SOLIDS = {"cube": 4, "ball": 3, "cylinder": 3, "bowl": 3}
 """Coloured shapes, and how many of each a scene may have."""
 TABLES = (
