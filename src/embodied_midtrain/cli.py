@@ -40,6 +40,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "audit": ("diagnostics.audit:audit_command", "did the ranking find the robot's world, or a shortcut?"),
     "retention": ("diagnostics.retention:retention_command", "held-out questions before and after: what was kept"),
     "drift": ("diagnostics.drift:drift_command", "how far a backbone moved: CKA by layer, distance of weights"),
+    "probe": ("diagnostics.probe:probe_command", "what frozen features say of the robot: actions, gripper, objects"),
+    "probe predict": ("diagnostics.predict:predict_command", "which figure of a variant goes with closed-loop success"),
     "explore": ("explore.explore:explore_command", "pool, selection and robot frames on a map, in the browser"),
     "midtrain": ("midtraining.midtrain:midtrain_command", "train a backbone on a selection"),
     "finetune": ("policies.finetune:finetune_command", "train a policy from a backbone"),

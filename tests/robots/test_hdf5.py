@@ -199,3 +199,19 @@ def test_actions_that_no_one_explains_are_refused(tmp_path):
         file["data"].attrs["action_spec"] = '{"names": ["x"]}'
     with pytest.raises(StageError, match="no action spec"):
         open_robots(path, Skips())
+
+
+def test_numbers_beside_the_frames(tmp_path):
+    path = write(tmp_path / "t.hdf5", [episode(0, length=7)])
+    looks = np.array([0, 3, 6])
+    with h5py.File(path, "r+") as file:
+        demo = file["data/demo_0"]
+        demo["obs/arm"] = np.arange(14.0).reshape(7, 2)
+        demo["truth/looks"], demo["truth/low"] = looks, 10.0 * looks.reshape(3, 1, 1)
+        demo["short/low"] = np.zeros((3, 1))
+    (found,) = open_robots(path, Skips(), state="arm, truth/low")
+    assert np.allclose(found.state, np.column_stack([np.arange(14.0).reshape(7, 2), 10.0 * np.arange(7)]))
+    skips = Skips()
+    with pytest.raises(StageError):
+        list(open_robots(path, skips, state="short/low"))
+    assert skips.counts() == {"bad state": 1}

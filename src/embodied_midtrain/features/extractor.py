@@ -37,6 +37,9 @@ class EmbedConfig:
     answer's (robot frames have none)."""
     layer: int = -1
     """Hidden layer that is read; -1 is the last, after the final norm."""
+    layers: tuple[int, ...] = ()
+    """Several layers, read in one pass, whose features stand one after the other in a row: for 'emt probe'. 0 is what
+    the language model reads."""
     batch_size: int = 32
     """Rows in one forward pass."""
     part_size: int = 256
@@ -47,6 +50,16 @@ class EmbedConfig:
     """The user text that goes with a robot frame."""
     precision: Precision = "auto"
     """Of the arithmetic; auto: bf16 where the processor multiplies it natively."""
+
+    @property
+    def read(self) -> tuple[int, ...]:
+        """The layers that are read."""
+        return self.layers or (self.layer,)
+
+    def check(self, layers: int) -> None:
+        """Raise ValueError on layers that a language model of so many has not."""
+        if wrong := [n for n in self.read if not -1 <= n <= layers]:
+            raise ValueError(f"layers {wrong}: this backbone has 0 (its input) to {layers}, and -1, the last")
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,7 @@ class Extractor:
     """
 
     def __init__(self, backbone: Backbone, config: EmbedConfig, *, decoders: int, threads: int = 0) -> None:
+        config.check(backbone.layers)
         self._backbone = backbone
         self._config = config
         self._decoders = decoders
@@ -134,15 +148,16 @@ def encode(backbone: Backbone, rows: Sequence[Rendered], config: EmbedConfig) ->
 
 
 def _encode(backbone: Backbone, rows: Sequence[Rendered], config: EmbedConfig) -> NDArray[np.float16]:
-    out = np.zeros((len(rows), backbone.hidden), dtype=np.float16)
+    out = np.zeros((len(rows), len(config.read), backbone.hidden), dtype=np.float16)
     shared = share_prefixes(share_vision(backbone, rows, config.batch_size), backbone.image_token_id)
     for chosen in batches_of([len(one.row) for one in shared], config.batch_size):
         some = [shared[i] for i in chosen]
-        batch, states = joined_states(backbone, some, config.layer)
-        for numbers, own, ids, real, learnt in apart(some, batch, states):
-            pooled = pool_states(own, ids, real, learnt, backbone.image_token_id, config.pooling)
-            out[numbers] = pooled.to(torch.float16).cpu().numpy()
-    return out
+        batch, states = joined_states(backbone, some, config.read)
+        for place, layer in enumerate(states):
+            for numbers, own, ids, real, learnt in apart(some, batch, layer):
+                pooled = pool_states(own, ids, real, learnt, backbone.image_token_id, config.pooling)
+                out[numbers, place] = pooled.to(torch.float16).cpu().numpy()
+    return out.reshape(len(rows), len(config.read) * backbone.hidden)
 
 
 def batches_of(lengths: Sequence[int], size: int) -> list[list[int]]:

@@ -15,7 +15,7 @@ def check_same_space(first: Artifact, second: Artifact) -> None:
         )
     differs = [
         f"{name}: {a!r} in {first.path}, {b!r} in {second.path}"
-        for name in ("backbone", "pooling", "layer")
+        for name in ("backbone", "pooling", "layer", "layers")
         for a, b in [(_fact(first, name), _fact(second, name))]
         if a != b
     ]
@@ -29,4 +29,4 @@ def check_same_space(first: Artifact, second: Artifact) -> None:
 
 
 def _fact(store: Artifact, name: str) -> object:
-    return store.manifest["inputs"].get(name) if name == "backbone" else store.manifest["config"].get(name)
+    return store.manifest["inputs"].get(name) if name == "backbone" else store.manifest["config"].get(name, [])

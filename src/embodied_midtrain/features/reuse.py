@@ -61,8 +61,9 @@ def _refuse_other_ways(store: Artifact, wanted: dict[str, Any]) -> None:
         for group in ("config", "inputs")
         for old, new in [(store.manifest[group], wanted[group])]
         for key in sorted({*old, *new})
-        # Of inputs the pool may differ; that one store is of a pool and the other of a target shows all the same.
-        if (key not in old or key not in new if key in ("pool", "target") else old.get(key) != new.get(key))
+        # Of inputs the pool may differ; that one store is of a pool and the other of a target shows all the same. Older
+        # stores do not say that they have no `layers`.
+        if (key not in old or key not in new if key in ("pool", "target") else old.get(key, []) != new.get(key, []))
     ]
     if differs:
         raise StageError("\n  ".join([f"{store.path} was made in another way and cannot be extended:", *differs]))

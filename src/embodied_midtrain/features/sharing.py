@@ -98,11 +98,13 @@ def _joined(rows: Sequence[Rendered], group: Sequence[int], image_token: int) ->
     return Shared(Rendered(ids, learnt, first.pixels), prefix, tuple(members))
 
 
-def joined_states(backbone: Backbone, shared: Sequence[Shared], layer: int) -> tuple[dict[str, Tensor], Tensor]:
-    """The batch of joined rows, and its hidden states [batch, tokens, hidden]."""
+def joined_states(
+    backbone: Backbone, shared: Sequence[Shared], layers: Sequence[int]
+) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """The batch of joined rows, and its hidden states [batch, tokens, hidden] of each layer."""
     batch = backbone.collate([one.row for one in shared])
     if all(len(one.members) == 1 for one in shared):
-        return batch, backbone.states(batch, layer=layer)
+        return batch, _states(backbone, batch, layers)
     rows, tokens = batch["input_ids"].shape
     # Of which member a token is: 0 for the prefix, which all see; -1 for padding, which only itself sees.
     owner = torch.full((rows, tokens), -1)
@@ -117,7 +119,14 @@ def joined_states(backbone: Backbone, shared: Sequence[Shared], layer: int) -> t
     sees &= torch.ones(tokens, tokens, dtype=torch.bool).tril()
     dtype = backbone.base.get_input_embeddings().weight.dtype
     mask = torch.zeros((rows, 1, tokens, tokens), dtype=dtype).masked_fill_(~sees[:, None], torch.finfo(dtype).min)
-    return batch, backbone.states({**batch, "attention_mask": mask, "position_ids": places}, layer=layer)
+    return batch, _states(backbone, {**batch, "attention_mask": mask, "position_ids": places}, layers)
+
+
+def _states(backbone: Backbone, batch: Mapping[str, Tensor], layers: Sequence[int]) -> list[Tensor]:
+    if len(layers) == 1:
+        return [backbone.states(batch, layer=layers[0])]
+    states = backbone.layer_states(batch)
+    return [states[layer] for layer in layers]
 
 
 def apart(

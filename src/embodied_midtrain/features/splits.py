@@ -26,16 +26,24 @@ def held_out_episodes(target: FeatureTable, share: float, rng: np.random.Generat
     return np.isin(episodes, held)
 
 
-def folds(groups: NDArray[np.str_], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def folds(
+    groups: NDArray[np.str_], count: int, rng: np.random.Generator, *, strata: NDArray[np.str_] | None = None
+) -> NDArray[np.int64]:
     """Number of the fold of each row [n], rows of one group in one fold, folds of nearly as many groups each.
 
     Where there are fewer groups than folds, rows are dealt out one by one.
+
+    Args:
+        strata: of each row, the same for a group's [n]; their groups are spread over the folds one stratum at a time.
     """
-    names, inverse = np.unique(groups, return_inverse=True)
+    names, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
     if len(names) < count:
-        names, inverse = np.arange(len(groups)).astype(str), np.arange(len(groups))
+        names, first, inverse = np.arange(len(groups)).astype(str), np.arange(len(groups)), np.arange(len(groups))
+    order = rng.permutation(len(names))
+    if strata is not None:
+        order = order[np.argsort(strata[first][order], kind="stable")]
     dealt = np.empty(len(names), np.int64)
-    dealt[rng.permutation(len(names))] = np.arange(len(names)) % count
+    dealt[order] = np.arange(len(names)) % count
     return dealt[inverse]
 
 

@@ -83,9 +83,19 @@ def trainee(policy: Policy, store: FrameStore, config: FinetuneConfig, joint: Jo
         return frames if joint is None else f"{frames}, and {joint.describe(step)}"
 
     weights = {f"net.{name}": p for name, p in net.named_parameters()}
+    fresh = frozenset(weights)
     rates = {} if config.head_lr is None else dict.fromkeys(weights, config.head_lr / config.lr)
     weights |= {f"backbone.{name}": p for name, p in backbone.base.named_parameters() if p.requires_grad}
-    return Trainee(weights, losses, describe, "frames", lambda: ahead.waited, rates=rates, close=ahead.close)
+    return Trainee(
+        weights,
+        losses,
+        describe,
+        "frames",
+        lambda: ahead.waited,
+        rates=rates,
+        fresh=fresh,
+        close=ahead.close,
+    )
 
 
 def merge(policy: Policy, store: FrameStore) -> None:

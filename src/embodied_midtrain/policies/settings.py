@@ -99,6 +99,8 @@ class FinetuneConfig(Optimisation):
             raise ValueError("train names no part of the backbone; use mode frozen")
         if self.mode == "frozen" and (self.head == "fast" or self.flow.insulate):
             raise ValueError("in frozen mode the language model learns nothing, and so can say no action tokens")
+        if self.mode == "frozen" and self.anchor:
+            raise ValueError("in frozen mode nothing of the backbone moves: anchor has nothing to hold; leave it out")
         if self.mode == "frozen" and self.layers is not None:
             raise ValueError("in frozen mode, `layer` says how much of the language model runs; leave `layers` out")
         self.parallel.check()

@@ -31,7 +31,7 @@ def answer_losses(
         shared = share_prefixes(share_vision(backbone, rows, batch_size), backbone.image_token_id)
         for chosen in batches_of([len(one.row) for one in shared], batch_size):
             some = [shared[i] for i in chosen]
-            batch, states = joined_states(backbone, some, -1)
+            batch, (states,) = joined_states(backbone, some, (-1,))
             for numbers, own, ids, _, _ in apart(some, batch, states):
                 for place, number in enumerate(numbers):
                     # A state says what comes after its token.

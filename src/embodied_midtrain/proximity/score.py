@@ -1,10 +1,11 @@
-"""`emt score`: one number for each sample of a pool by what is not a matter of features: likelihood, or words."""
+"""`emt score`: one number for each sample of a pool by what is no matter of features: likelihood, words, influence."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,19 +15,35 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from embodied_midtrain.artifacts import Artifact, Skips, StageError, StageRun, open_stage, refuse_if_bad, share_of
+from embodied_midtrain.artifacts import (
+    Artifact,
+    Skips,
+    StageError,
+    StageRun,
+    open_stage,
+    refuse_if_bad,
+    share_of,
+)
 from embodied_midtrain.backbones.backbone import Backbone, Rendered
-from embodied_midtrain.backbones.opening import load_backbone
+from embodied_midtrain.backbones.opening import COMPACT, load_backbone
 from embodied_midtrain.backbones.precision import Precision, quick_inference
 from embodied_midtrain.episodes import ACTION_PROMPT, Robots, target_prompt
 from embodied_midtrain.progress import progress_bar
+from embodied_midtrain.proximity.gradients import Gradients
+from embodied_midtrain.proximity.influence import TARGET, InfluenceConfig, action_gradients
 from embodied_midtrain.proximity.perplexity import answer_losses
 from embodied_midtrain.proximity.text import TextConfig, fit_text, text_of
 from embodied_midtrain.robots.opening import open_robots
 from embodied_midtrain.samples import BadSample, Pool, Sample
-from embodied_midtrain.sources.opening import open_pool
+from embodied_midtrain.sources.opening import POOL_STAGE, open_pool
 
-By = Literal["perplexity", "text"]
+By = Literal["perplexity", "text", "influence"]
+NEEDS: dict[By, tuple[str, ...]] = {
+    "perplexity": ("backbone",),
+    "text": ("target",),
+    "influence": ("backbone", "target"),
+}
+Key = tuple[str, str]
 Row = tuple[str, str, float]
 """Source, id, value."""
 SCHEMA = pa.schema([("source", pa.string()), ("id", pa.string()), ("value", pa.float32())])
@@ -37,7 +54,8 @@ class ScoreConfig:
     """How samples are scored."""
 
     by: By = "perplexity"
-    """Mean negative log-likelihood of the answers under a backbone; or the log ratio of the words (DSIR)."""
+    """Mean negative log-likelihood of the answers under a backbone; the log ratio of the words (DSIR); or the cosine of
+    a sample's gradient with those of the target's action loss (LESS)."""
     batch_size: int = 32
     """Rows in one forward pass."""
     part_size: int = 256
@@ -47,8 +65,9 @@ class ScoreConfig:
     workers: int = 2
     """Threads that decode pictures."""
     prompt: str = ACTION_PROMPT
-    """The user text that goes with a robot frame (text)."""
+    """The user text that goes with a robot frame (text, influence)."""
     text: TextConfig = field(default_factory=TextConfig)
+    influence: InfluenceConfig = field(default_factory=InfluenceConfig)
 
 
 def score(
@@ -58,6 +77,7 @@ def score(
     pool: Pool,
     backbone: Backbone | None = None,
     target: Robots | None = None,
+    spoken: Artifact | None = None,
     skips: Skips | None = None,
     max_bad: float = 0.1,
     overwrite: bool = False,
@@ -65,8 +85,9 @@ def score(
     """A number for each sample, in the pool's order: `part-*.parquet` (source, id, value).
 
     Args:
-        backbone: for perplexity.
-        target: robot data, whose prompts are the target's words, for text.
+        backbone: for perplexity and influence.
+        target: robot data: for text its prompts are the target's words, for influence its actions the target.
+        spoken: for influence, an 'emt robots as-text' artifact that the backbone was tuned on.
         skips: the list that the readers add to; it goes into the artifact.
         max_bad: share of samples that may be left out.
 
@@ -74,25 +95,39 @@ def score(
         StageError: where no sample could be scored, or too many are bad.
         ValueError: where what the measure needs is not given.
     """
+    config.influence.check()
     given = {"backbone": backbone.fingerprint() if backbone else "", "target": target.fingerprint() if target else ""}
-    needed = "backbone" if config.by == "perplexity" else "target"
-    if not given[needed] or sum(bool(one) for one in given.values()) > 1:
-        raise ValueError(f"a score by {config.by} takes a {needed}, and nothing else beside the pool")
-    inputs: dict[str, Artifact | str] = {"pool": pool.fingerprint(), needed: given[needed]}
-    with open_stage(out, "score", config, inputs, overwrite=overwrite) as run:
+    needed = NEEDS[config.by]
+    if {name for name, one in given.items() if one} != set(needed):
+        raise ValueError(f"a score by {config.by} takes a {' and a '.join(needed)}, and nothing else beside the pool")
+    inputs: dict[str, Artifact | str] = {"pool": pool.fingerprint(), **{name: given[name] for name in needed}}
+    if spoken is not None:
+        if config.by != "influence":
+            raise ValueError(f"a score by {config.by} takes no robot text")
+        inputs["spoken"] = spoken
+    with open_stage(out, "score", config, inputs, overwrite=overwrite) as run, ExitStack() as inside:
         if run.done:
             return run.artifact()
         reader = skips if skips is not None else Skips()
-        if backbone is not None:
-            with quick_inference(backbone.base, backbone.device, config.precision):
-                used = _parts(run, pool, config, reader, max_bad, _by_likelihood(backbone, config))
-        else:
+        if config.by == "text":
             assert target is not None
-            used = _parts(run, pool, config, reader, max_bad, _by_words(pool, target, config))
+            measure = _by_words(pool, target, config)
+        elif config.by == "perplexity":
+            assert backbone is not None
+            inside.enter_context(quick_inference(backbone.base, backbone.device, config.precision))
+            measure = _by_likelihood(backbone, config)
+        else:
+            assert backbone is not None and target is not None
+            measure = _by_influence(run, backbone, target, config, spoken, inside)
+        used = _parts(run, pool, config, reader, max_bad, measure)
         run.skips.rows.extend(reader.rows)
         if not used:
             raise StageError(f"nothing in {pool.name} could be scored: is the pool empty?")
-        return run.finish({"used": used})
+        target_part = run.part(TARGET)
+        facts = (
+            {"agreement": dict(zip(target_part["groups"], target_part["halves"], strict=True))} if target_part else {}
+        )
+        return run.finish({"used": used}, **facts)
 
 
 Measure = Callable[[list[Sample], ThreadPoolExecutor, Skips], list[Row]]
@@ -139,21 +174,58 @@ def _writer(rows: list[Row]) -> Callable[[Path], None]:
 
 def _by_likelihood(backbone: Backbone, config: ScoreConfig) -> Measure:
     def measure(samples: list[Sample], threads: ThreadPoolExecutor, skips: Skips) -> list[Row]:
-        keys: list[tuple[str, str]] = []
-        rendered: list[Rendered] = []
-        for sample, future in [(sample, threads.submit(backbone.render, sample)) for sample in samples]:
-            try:
-                rendered.append(future.result())
-                keys.append(sample.key)
-            except BadSample as error:
-                skips.add(error.reason, "/".join(sample.key), error.detail)
+        keys, rendered = _rendered(backbone, samples, threads, skips)
         losses = answer_losses(backbone, rendered, batch_size=config.batch_size, precision=config.precision)
-        for key, loss in zip(keys, losses.tolist(), strict=True):
-            if not np.isfinite(loss):
-                skips.add("no likelihood", "/".join(key))
-        return [(*key, loss) for key, loss in zip(keys, losses.tolist(), strict=True) if np.isfinite(loss)]
+        return _finite(keys, losses, "no likelihood", skips)
 
     return measure
+
+
+def _by_influence(
+    run: StageRun,
+    backbone: Backbone,
+    target: Robots,
+    config: ScoreConfig,
+    spoken: Artifact | None,
+    inside: ExitStack,
+) -> Measure:
+    own = config.influence
+    made = Gradients(backbone, rank=own.rank, last=own.last, seed=own.projection_seed, precision=config.precision)
+    gradients = inside.enter_context(made)
+    wanted = action_gradients(
+        run, gradients, backbone, target, own, prompt=config.prompt, batch_size=config.batch_size, spoken=spoken
+    )
+
+    def measure(samples: list[Sample], threads: ThreadPoolExecutor, skips: Skips) -> list[Row]:
+        keys, rendered = _rendered(backbone, samples, threads, skips)
+        return _finite(keys, wanted.scores(gradients.of(rendered, config.batch_size), own.over), "nan gradient", skips)
+
+    return measure
+
+
+def _rendered(
+    backbone: Backbone, samples: list[Sample], threads: ThreadPoolExecutor, skips: Skips
+) -> tuple[list[Key], list[Rendered]]:
+    """Those that can be used."""
+    keys: list[Key] = []
+    rendered: list[Rendered] = []
+    for sample, future in [(sample, threads.submit(backbone.render, sample)) for sample in samples]:
+        try:
+            rendered.append(future.result())
+            keys.append(sample.key)
+        except BadSample as error:
+            skips.add(error.reason, "/".join(sample.key), error.detail)
+    return keys, rendered
+
+
+def _finite(keys: list[Key], values: NDArray[np.float32], otherwise: str, skips: Skips) -> list[Row]:
+    rows: list[Row] = []
+    for key, value in zip(keys, values.tolist(), strict=True):
+        if np.isfinite(value):
+            rows.append((*key, value))
+        else:
+            skips.add(otherwise, "/".join(key))
+    return rows
 
 
 def _by_words(pool: Pool, target: Robots, config: ScoreConfig) -> Measure:
@@ -185,25 +257,30 @@ def score_command(
     backbone: str | None = None,
     target: Path | None = None,
     camera: str | None = None,
+    spoken: Path | None = None,
     images: Path | None = None,
     max_bad: str = "10%",
     overwrite: bool = False,
 ) -> None:
-    """Score every sample of a pool by likelihood under a backbone, or by its words alone; 'emt select' ranks by it.
+    """Score every sample of a pool by likelihood, by its words alone, or by what learning it would do for the actions.
 
-    Give the same command again after an interruption: finished parts are kept.
+    'emt select' ranks by it. Give the same command again after an interruption: finished parts are kept.
 
     Examples:
         emt score --pool runs/quickstart/pool --backbone runs/mine/robot-tuned/model --out runs/mine/perplexity
         emt score --pool runs/quickstart/pool --backbone compact --out runs/mine/perplexity-before
         emt score --by text --pool runs/quickstart/pool --target runs/quickstart/demos --out runs/mine/words
+        emt score --by influence --pool runs/quickstart/pool --target runs/quickstart/demos --out runs/mine/influence \\
+            --backbone runs/quickstart/robot-tuned/model --spoken runs/quickstart/robot-text
 
     Args:
         pool: a pool artifact, or files as for 'emt embed'.
         out: folder for the scores.
-        backbone: for perplexity: "compact", or the name or folder of a transformers image-text-to-text model.
-        target: for text: robot data, as for 'emt embed'.
+        backbone: for perplexity and influence: "compact", or the name or folder of a transformers image-text-to-text
+            model; by default compact.
+        target: for text and influence: robot data, as for 'emt embed'.
         camera: which pictures of the target to take, where it holds several.
+        spoken: for influence: the 'emt robots as-text' folder that the backbone was tuned on, whose bins it knows.
         images: folder that image paths start from.
         max_bad: share of samples that may be left out; past it the run stops (what was finished is kept).
         overwrite: replace a result that was made from other inputs or settings.
@@ -211,15 +288,18 @@ def score_command(
     skips = Skips()
     opened = open_pool(pool, images=images, skips=skips)
     robots = open_robots(target, skips, camera=camera) if target else None
-    loaded = load_backbone(backbone or "compact") if config.by == "perplexity" else None
+    loaded = load_backbone(backbone or COMPACT) if backbone or "backbone" in NEEDS[config.by] else None
     artifact = score(
         out,
         config,
         pool=opened,
         backbone=loaded,
         target=robots,
+        spoken=Artifact.open(spoken, POOL_STAGE) if spoken else None,
         skips=skips,
         max_bad=share_of(max_bad),
         overwrite=overwrite,
     )
     print(f"{artifact.counts['used']} scores in {out}; skipped: {artifact.counts['skipped'] or 'none'}")
+    for group, agreement in artifact.manifest.get("agreement", {}).items():
+        print(f"{group}: the gradients of two halves of its episodes have a cosine of {agreement:.2f}")

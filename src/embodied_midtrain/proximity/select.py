@@ -42,7 +42,7 @@ def select(
 
     Args:
         match: the selection whose counts per source `matched-random` takes.
-        scores: an 'emt score' artifact of the same pool, for perplexity, delta-perplexity and text.
+        scores: an 'emt score' artifact of the same pool, for perplexity, delta-perplexity, text and influence.
         before: the perplexity under the backbone before it was tuned on the robot, for delta-perplexity.
 
     Raises:
@@ -261,7 +261,7 @@ def select_command(
         target: features of the target.
         out: folder for scores and selection.
         match: the selection whose counts per source matched-random takes.
-        scores: an 'emt score' folder of the same pool, for perplexity, delta-perplexity and text.
+        scores: an 'emt score' folder of the same pool, for perplexity, delta-perplexity, text and influence.
         before: perplexity under the backbone before it was tuned on the robot, for delta-perplexity.
         overwrite: replace a result that was made from other inputs or settings.
     """

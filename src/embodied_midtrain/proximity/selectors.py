@@ -17,7 +17,7 @@ from embodied_midtrain.proximity.density import RatioConfig, fit_ratio
 from embodied_midtrain.proximity.distance import MeanDistance, NearestDistance
 from embodied_midtrain.proximity.estimator import Estimator, EstimatorConfig, fit_estimator
 from embodied_midtrain.proximity.perplexity import perplexity
-from embodied_midtrain.proximity.score import read_scores
+from embodied_midtrain.proximity.score import By, read_scores
 from embodied_midtrain.proximity.scoring import score_store
 
 Selector = Literal[
@@ -28,10 +28,16 @@ Selector = Literal[
     "perplexity",
     "delta-perplexity",
     "text",
+    "influence",
     "random",
     "matched-random",
 ]
-GIVEN: dict[str, str] = {"perplexity": "perplexity", "delta-perplexity": "perplexity", "text": "text"}
+GIVEN: dict[str, By] = {
+    "perplexity": "perplexity",
+    "delta-perplexity": "perplexity",
+    "text": "text",
+    "influence": "influence",
+}
 """Selectors that take the numbers of an 'emt score' folder, and by what these must have been made."""
 
 
@@ -42,8 +48,9 @@ class SelectConfig:
     selector: Selector = "estimator"
     """The learned proximity estimator; the density ratio by least squares (uLSIF); mean distance to the target, or to
     the nearest of it; perplexity under a backbone that was tuned on the robot (--scores), or how much it fell by that
-    (--before); the ratio of the words alone (DSIR, --scores); a uniform draw; a uniform draw with the counts per source
-    of another selection (--match)."""
+    (--before); the ratio of the words alone (DSIR, --scores); the cosine of a sample's gradient and those of the
+    action loss (LESS, --scores); a uniform draw; a uniform draw with the counts per source of another selection
+    (--match)."""
     k: int = 1000
     """Samples to keep."""
     seed: int = 0
@@ -176,6 +183,8 @@ def _given(selector: Selector, store: FeatureStore, given: Given) -> Scored:
     values = _in_store_order(store, given.scores)
     if selector == "text":
         return Scored(values, None, lambda scores: scores, "no score")
+    if selector == "influence":
+        return Scored(values, None, None, "no score")
     scores = -perplexity(values)
     if selector == "delta-perplexity":
         assert given.before is not None

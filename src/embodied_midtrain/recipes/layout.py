@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from embodied_midtrain.recipes.recipe import Recipe
 
+PASSES = ("before", "perplexity", "text", "influence")
+"""Of 'emt score' over the pool; before: the perplexity that the backbone had."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -69,7 +72,7 @@ class Layout:
         return self.before / "features" / of
 
     def scores(self, name: str) -> Path:
-        """`name`: "perplexity", "before" (the perplexity that the backbone had) or "text"."""
+        """`name`: one of `PASSES`."""
         return self.before / "scores" / name
 
     def selection(self, name: str) -> Path:
@@ -101,7 +104,7 @@ class Layout:
         named |= {f"embed {of}": self.features(of) for of in ("pool", "target", "target-other-prompt")}
         named |= {"gap": self.gap}
         named |= {"robot text": self.robot_text, "robot tuned": self.robot_tuned}
-        named |= {f"score {name}": self.scores(name) for name in ("before", "perplexity", "text")}
+        named |= {f"score {name}": self.scores(name) for name in PASSES}
         named |= {f"select {name}": self.selection(name) for name in (*recipe.selectors(), "other-prompt")}
         named |= {"compare": self.compared}
         named |= {"audit": self.audit}

@@ -113,8 +113,8 @@ class Recipe:
     training_seeds: tuple[int, ...] = (0,)
     """Every variant is trained once with each, and its episodes are counted together; selections are the same."""
     compared: tuple[Selector, ...] = ("random", "matched-random", "mean-distance", "knn-distance", "ratio", "text")
-    """Selectors whose rankings are put beside the estimator's. For perplexity and delta-perplexity the backbone is
-    tuned on the robot data first (the settings of midtrain), and both go over the whole pool."""
+    """Selectors whose rankings are put beside the estimator's. For perplexity, delta-perplexity and influence the
+    backbone is tuned on the robot data first (the settings of midtrain), and goes over the whole pool."""
     benchmarks: dict[str, RobotBenchmark] = field(default_factory=dict)
     """Robots by name, where there are several: the selection is made against all of their data in balance, and each has
     policies of its own. Empty: one robot, as data.target, finetune and rollout say."""

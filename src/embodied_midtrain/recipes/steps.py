@@ -24,11 +24,11 @@ from embodied_midtrain.policies.finetune import finetune
 from embodied_midtrain.policies.opening import load_actor
 from embodied_midtrain.progress import console
 from embodied_midtrain.proximity.compare import compare
-from embodied_midtrain.proximity.score import score
+from embodied_midtrain.proximity.score import NEEDS, score
 from embodied_midtrain.proximity.select import select
 from embodied_midtrain.proximity.selectors import GIVEN
 from embodied_midtrain.recipes.inputs import open_target, opened, pool_place
-from embodied_midtrain.recipes.layout import Layout
+from embodied_midtrain.recipes.layout import PASSES, Layout
 from embodied_midtrain.recipes.meter import Meter
 from embodied_midtrain.recipes.recipe import Recipe, Training, Tuning
 from embodied_midtrain.recipes.vla_eval import read_played, write_orders
@@ -127,8 +127,6 @@ class Run:
         if selector != "estimator" and config.draw == "gumbel":
             # Not all give a ratio; the comparison is one of rankings.
             config = replace(config, draw="top")
-        by_likelihood = name in ("perplexity", "delta-perplexity")
-        scores = self.layout.scores("perplexity" if by_likelihood else "text")
         before = self.layout.scores("before")
         select(
             self.layout.selection(name),
@@ -136,7 +134,7 @@ class Run:
             pool=self.features("pool"),
             target=self.features("target-other-prompt" if other else "target"),
             match=Artifact.open(self.layout.selection("estimator"), "select") if name == "matched-random" else None,
-            scores=Artifact.open(scores, "score") if name in GIVEN else None,
+            scores=Artifact.open(self.layout.scores(GIVEN[name]), "score") if name in GIVEN else None,
             before=Artifact.open(before, "score") if name == "delta-perplexity" else None,
         )
 
@@ -156,14 +154,16 @@ class Run:
 
     def score(self, name: str) -> None:
         skips = Skips()
-        config = replace(self.recipe.score, by="text" if name == "text" else "perplexity")
+        by = GIVEN.get(name, "perplexity")
         tuned = str(self.layout.robot_tuned / "model")
+        needs = NEEDS[by]
         score(
             self.layout.scores(name),
-            config,
+            replace(self.recipe.score, by=by),
             pool=open_pool(self.pool_path(), images=self.recipe.data.images, skips=skips),
-            backbone=self.backbone({"perplexity": tuned}.get(name, self.seeing)) if name != "text" else None,
-            target=self.target(skips) if name == "text" else None,
+            backbone=self.backbone(self.seeing if name == "before" else tuned) if "backbone" in needs else None,
+            target=self.target(skips) if "target" in needs else None,
+            spoken=Artifact.open(self.layout.robot_text) if by == "influence" else None,
             skips=skips,
         )
 
@@ -267,12 +267,10 @@ def _selecting(run: Run) -> list[tuple[str, Callable[[], None]]]:
     rows += [(f"embed {of}", partial(run.embed, of)) for of in ("pool", "target", "target-other-prompt")]
     rows.append(("gap", run.gap))
     names = recipe.selectors()
-    if {"perplexity", "delta-perplexity"} & set(names):
+    passes = {GIVEN[name] for name in names if name in GIVEN} | ({"before"} if "delta-perplexity" in names else set())
+    if passes - {"text"}:
         rows += [("robot text", run.robot_text), ("robot tuned", run.robot_tuned)]
-        passes = ["before", "perplexity"] if "delta-perplexity" in names else ["perplexity"]
-        rows += [(f"score {name}", partial(run.score, name)) for name in passes]
-    if "text" in names:
-        rows.append(("score text", partial(run.score, "text")))
+    rows += [(f"score {name}", partial(run.score, name)) for name in PASSES if name in passes]
     rows += [(f"select {name}", partial(run.select, name)) for name in (*names, "other-prompt")]
     if len(names) > 1:
         rows.append(("compare", run.compare))

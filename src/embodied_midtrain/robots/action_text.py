@@ -27,6 +27,8 @@ from embodied_midtrain.sources.opening import POOL_STAGE
 from embodied_midtrain.sources.table import write_table
 
 SOURCE = "robot-actions"
+ACTIONS = "actions.json"
+"""In the artifact: what the numbers stand for."""
 EPISODES = 64
 """Of one file: what a killed run loses at most."""
 
@@ -81,7 +83,8 @@ def robots_as_text(
                 bar.advance(len(episodes))
         if not samples:
             raise StageError(f"no frame of {target.name} can be read: nothing to write as text")
-        write_json(run.file("actions.json"), {"range": normaliser.to_json(), "bins": config.bins})
+        facts = {"range": normaliser.to_json(), "bins": config.bins, "spec": target.spec.to_json()}
+        write_json(run.file(ACTIONS), facts)
         if skips is not None:
             run.skips.rows.extend(skips.rows)
         return run.finish({"used": samples, "sources": {SOURCE: {"samples": samples, "group": "robot"}}})
@@ -101,14 +104,15 @@ def _commit(
 
     def write(path: Path) -> None:
         # The record is written after the file, and so with the count in it.
-        facts["samples"] = write_table(path, _samples(episodes, config, normaliser, skips))
+        facts["samples"] = write_table(path, action_samples(episodes, config, normaliser, skips))
 
     return run.commit_part(name, facts, {f"{name}.parquet": write}, skips)
 
 
-def _samples(
+def action_samples(
     episodes: list[Episode], config: ActionTextConfig, normaliser: ActionNormaliser, skips: Skips
 ) -> Iterator[Sample]:
+    """Frames of each episode, evenly over its length, as samples; ids are "task/episode/frame"."""
     for episode in episodes:
         count = min(config.frames_per_episode, len(episode.frames))
         text = target_prompt(episode.instruction, config.prompt)

@@ -239,7 +239,7 @@ class Hdf5Robots:
             actions = group["actions"][()]
             instruction = instruction_of(file["data"], group)
             success = bool(group.attrs.get("success", True))
-            state = _joined(group["obs"], self._state) if self._state is not None else None
+            state = _joined(group, self._state, len(actions)) if self._state is not None else None
         except BadEpisode:  # A ValueError too.
             raise
         except KeyError as error:
@@ -305,10 +305,21 @@ def _camera(obs: Any, wanted: str | None, identity: str) -> str:
     raise BadEpisode("missing key", f"{identity}: no camera among {', '.join(obs) or 'nothing'}")
 
 
-def _joined(obs: Any, names: str) -> NDArray[np.float32]:
-    """[time, numbers] of arrays side by side."""
-    parts = [obs[name.strip()][()].astype(np.float32) for name in names.split(",")]
-    return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+def _joined(demo: Any, names: str, length: int) -> NDArray[np.float32]:
+    """[length, numbers] of arrays side by side: of obs, or by their path in the demo, such as truth/place.
+
+    One that was recorded at some steps only, which an array `looks` beside it tells, is interpolated.
+    """
+    parts = []
+    for name in (one.strip() for one in names.split(",")):
+        found = demo["obs"][name] if name in demo["obs"] else demo[name]
+        values = found[()].astype(np.float32)
+        values = values.reshape(len(values), -1)
+        if len(values) != length and "looks" in found.parent:
+            looks = found.parent["looks"][()]
+            values = np.stack([np.interp(np.arange(length), looks, column) for column in values.T], 1)
+        parts.append(values.astype(np.float32))
+    return np.concatenate(parts, axis=1)
 
 
 def _text(value: Any) -> str:

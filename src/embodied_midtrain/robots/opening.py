@@ -28,7 +28,8 @@ def open_robots(
         camera: which pictures to take where the data hold several.
         split: of an RLDS data set.
         state: the name that the data have for what the robot measured, such as "observation.state" (LeRobot),
-            "state" (RLDS), "robot_obs" (CALVIN) or "ee_pos,ee_ori" (HDF5); left out, no state is read.
+            "state" (RLDS), "robot_obs" (CALVIN), "ee_pos,ee_ori" (HDF5: of obs) or "truth/low" (HDF5: its path in a
+            demo); left out, no state is read.
 
     Raises:
         StageError: where nothing is there, nothing has frames, or files disagree about their actions.

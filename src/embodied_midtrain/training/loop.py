@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +19,7 @@ from embodied_midtrain.artifacts import PARTS, StageError, StageRun
 from embodied_midtrain.backbones.precision import Precision, autocast
 from embodied_midtrain.progress import progress_bar
 from embodied_midtrain.training import checkpoint
+from embodied_midtrain.training.anchor import Anchor
 from embodied_midtrain.training.averages import Averages
 from embodied_midtrain.training.memory import advising
 from embodied_midtrain.training.schedule import cosine, warmup_steps
@@ -44,6 +45,9 @@ class Optimisation:
     """Peak learning rate."""
     weight_decay: float = 0.0
     """AdamW's decoupled weight decay."""
+    anchor: float = 0.0
+    """Decoupled decay of a pretrained model's weights towards where they started, in place of towards 0 (L2-SP): what
+    keeps it near its base; 0: none."""
     warmup_ratio: float = 0.1
     """Share of the steps in which the learning rate rises; warmup_steps takes precedence."""
     warmup_steps: int | None = None
@@ -68,6 +72,8 @@ class Optimisation:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not (self.lr > 0 and self.clip > 0):
             raise ValueError(f"lr ({self.lr}) and clip ({self.clip}) must be above 0")
+        if not 0 <= self.anchor * self.lr < 1:
+            raise ValueError(f"anchor is {self.anchor}; it must be from 0 to below 1 / lr")
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"ema is {self.ema}; it is a decay between 0 and 1, such as 0.999")
         warmup_steps(self.steps, ratio=self.warmup_ratio, fixed=self.warmup_steps)
@@ -101,6 +107,7 @@ class Trainee:
         waited: seconds that `losses` has waited for data so far.
         advice: what to change where memory runs out.
         rates: learning rates of some weights, as multiples of the config's.
+        fresh: names of weights that start at random: they are not held to that.
         close: ends what makes data ready, however the training ends.
     """
 
@@ -111,6 +118,7 @@ class Trainee:
     waited: Callable[[], float] = lambda: 0.0
     advice: str = "Lower micro_batch; the result stays the same."
     rates: Mapping[str, float] = field(default_factory=dict)
+    fresh: Collection[str] = ()
     close: Callable[[], None] = lambda: None
 
 
@@ -163,6 +171,8 @@ def train(
     state = checkpoint.Trained(trainee.weights, optimizer, averages)
     torch.manual_seed(config.seed + 10_007 * team.rank)
     np.random.seed((config.seed + 10_007 * team.rank) % 2**32)
+    # Before a checkpoint is put back: a resumed run, too, starts from the base.
+    anchor = Anchor({n: p for n, p in trainee.weights.items() if n not in trainee.fresh}, config.anchor)
     losses: list[float] = []
     first = 0
     if (found := checkpoint.latest(folder)) is not None:
@@ -194,6 +204,7 @@ def train(
                 )
             optimizer.step()
             optimizer.zero_grad()
+            anchor.pull(rate)
             if averages is not None:
                 averages.update(trainee.weights, step)
             losses.append(work.loss)
