@@ -1,68 +1,19 @@
 """The studies of the package: each is understood, and its graph is what its name says."""
 
-import importlib
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from embodied_midtrain.artifacts import Artifact
-from embodied_midtrain.benchmarks.demos import DemosConfig
 from embodied_midtrain.config import ConfigError
 from embodied_midtrain.studies.graph import Plan, Stage
 from embodied_midtrain.studies.plan import plan
-from embodied_midtrain.studies.stages import STAGES, kind_of
 from embodied_midtrain.studies.study import load_study, named_studies
 
 NAMES = sorted(named_studies())
 DOMAINS = ("spatial", "grounding", "plan", "camera", "egocentric", "temporal", "action")
-
-
-@dataclass(frozen=True)
-class Coupled:
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Capable:
-    domains: tuple[str, ...] = ()
-    budget: int = 7000
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Told(DemosConfig):
-    truth_every: int | None = field(default=None)
-
-
-def couple(out: Path, config: Coupled, *, episodes: Path) -> Artifact:
-    raise AssertionError("planned, not run")
-
-
-def capability(out: Path, config: Capable, *, demos: Path | None = None) -> Artifact:
-    raise AssertionError("planned, not run")
-
-
-def told(out: Path, config: Told) -> Artifact:
-    raise AssertionError("planned, not run")
-
-
-@pytest.fixture(autouse=True)
-def stand_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """In place of stages that this version does not have: what a study says to them is what they take."""
-    for name in ("couple", "capability"):
-        try:
-            importlib.import_module(STAGES[name].partition(":")[0])
-        except ModuleNotFoundError:
-            monkeypatch.setitem(STAGES, name, f"tests.studies.test_files:{name}")
-    if "truth_every" not in {one.name for one in fields(DemosConfig)}:
-        monkeypatch.setitem(STAGES, "demos", "tests.studies.test_files:told")
-    kind_of.cache_clear()
-    yield
-    kind_of.cache_clear()
 
 
 def made(name: str) -> Plan:

@@ -56,7 +56,7 @@ class EmbedConfig:
         """The layers that are read."""
         return self.layers or (self.layer,)
 
-    def check(self, layers: int) -> None:
+    def check_layers(self, layers: int) -> None:
         """Raise ValueError on layers that a language model of so many has not."""
         if wrong := [n for n in self.read if not -1 <= n <= layers]:
             raise ValueError(f"layers {wrong}: this backbone has 0 (its input) to {layers}, and -1, the last")
@@ -89,7 +89,7 @@ class Extractor:
     """
 
     def __init__(self, backbone: Backbone, config: EmbedConfig, *, decoders: int, threads: int = 0) -> None:
-        config.check(backbone.layers)
+        config.check_layers(backbone.layers)
         self._backbone = backbone
         self._config = config
         self._decoders = decoders

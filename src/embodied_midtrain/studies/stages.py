@@ -21,6 +21,7 @@ from embodied_midtrain.artifacts import Artifact, Skips
 from embodied_midtrain.backbones.backbone import Backbone
 from embodied_midtrain.benchmarks.protocol import Actor
 from embodied_midtrain.config import ConfigError
+from embodied_midtrain.coupled.opening import Traces, open_traces
 from embodied_midtrain.episodes import Robots
 from embodied_midtrain.policies.joint import ImageText
 from embodied_midtrain.policies.opening import load_actor, open_policy
@@ -44,6 +45,7 @@ STAGES: dict[str, str] = {
     "rollout": "embodied_midtrain.benchmarks.rollout:rollout",
     "drift": "embodied_midtrain.diagnostics.drift:drift",
     "retention": "embodied_midtrain.diagnostics.retention:retention",
+    "probe": "embodied_midtrain.diagnostics.probe:probe",
     "couple": "embodied_midtrain.coupled.couple:couple",
     "capability": "embodied_midtrain.capabilities.make:capability",
 }
@@ -71,6 +73,7 @@ OPENERS: dict[type, Callable[[Lying], Any]] = {
     Policy: lambda it: open_policy(it.place),
     Actor: lambda it: load_actor(it.place),
     Pool: lambda it: open_pool(it.place, images=it.images, skips=it.skips),
+    Traces: lambda it: open_traces(Path(it.place)),
     Robots: lambda it: open_robots(it.place, it.skips, camera=it.camera, split=it.split),
     ImageText: lambda it: ImageText(it.place, images=it.images),
     Artifact: lambda it: Artifact.open(it.place),
