@@ -75,7 +75,7 @@ class Witness:
     def __init__(self, truth: Any, size: int) -> None:
         self.mujoco = prepare_mujoco()
         self.truth, self.model, self.data = truth, truth._model, truth._data
-        self.renderer = require("mujoco", "sim").Renderer(self.model, size, size)
+        self.renderer = self.mujoco.Renderer(self.model, size, size)
         self.places: list[np.ndarray] = []
         self.holding: list[set[int]] = []
         self.facts: list[Fact] = []
