@@ -69,7 +69,8 @@ def same(folder, other):
     assert two[1] == pytest.approx(one[1], rel=1e-4)
     for name, tensor in one[2].items():
         torch.testing.assert_close(two[2][name], tensor, rtol=1e-3, atol=1e-3)
-    assert two[0].counts == one[0].counts
+    # Each made its own tiny model, in a folder of another name.
+    assert {**two[0].counts, "base": ""} == {**one[0].counts, "base": ""}
 
 
 @pytest.mark.parametrize("sharded", [False, True], ids=["ddp", "fsdp"])
