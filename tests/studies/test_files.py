@@ -129,6 +129,7 @@ def test_selections_of_a_sweep_and_of_an_ablation() -> None:
         "perplexity",
         "delta-perplexity",
         "estimator",
+        "influence",
     }
 
 
