@@ -129,6 +129,7 @@ def test_an_instruction_that_names_nothing_in_view(tmp_path):
     assert "meant" not in {row["kind"] for row in facts}
     assert left["meant"] == {"no thing that the instruction is carried out on": 17}
     assert left["grasp-point"]["episode without a grasp"] == 1
+    assert left["phase"]["the episode is of one phase"] == 16, "one choice is none"
 
 
 def shout(sample):
