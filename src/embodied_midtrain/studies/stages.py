@@ -44,6 +44,7 @@ STAGES: dict[str, str] = {
     "finetune": "embodied_midtrain.policies.finetune:finetune",
     "rollout": "embodied_midtrain.benchmarks.rollout:rollout",
     "drift": "embodied_midtrain.diagnostics.drift:drift",
+    "course": "embodied_midtrain.diagnostics.course:course",
     "retention": "embodied_midtrain.diagnostics.retention:retention",
     "probe": "embodied_midtrain.diagnostics.probe:probe",
     "couple": "embodied_midtrain.coupled.couple:couple",
