@@ -18,21 +18,17 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
-from midtrain import conversations, kept_vision, rendered, small_qwen
+from midtrain import kept_vision, mixed, opened
 
-from embodied_midtrain.artifacts import Skips
 from embodied_midtrain.backbones.backbone import Backbone, Rendered
 from embodied_midtrain.backbones.compact.weights import cache_dir
-from embodied_midtrain.backbones.opening import load_backbone
 from embodied_midtrain.backbones.precision import autocast, pick_precision
 from embodied_midtrain.features.extractor import batches_of
 from embodied_midtrain.midtraining.costs import numbers, operations
 from embodied_midtrain.midtraining.parts import chosen
 from embodied_midtrain.midtraining.settings import MidtrainConfig
 from embodied_midtrain.proximity.gradients import Gradients
-from embodied_midtrain.sources.opening import open_pool
 from embodied_midtrain.training.lora import add_lora, let_learn
 from embodied_midtrain.training.peak import matmul_rate
 
@@ -130,14 +126,8 @@ def main() -> None:
     clock = time.process_time if args.cpu_time else time.perf_counter
     print("seconds of processor time" if args.cpu_time else "seconds by the clock", flush=True)
     for name in args.backbones:
-        backbone = small_qwen() if name == "qwen3-vl" else load_backbone(name)
-        backbone.model.float()
-        rows: list[Rendered] = []
-        if args.pool:
-            samples = list(open_pool(args.pool, skips=Skips()))
-            order = np.random.default_rng(0).permutation(len(samples))
-            rows = rendered(backbone, (samples[n] for n in order), args.samples // 2)
-        rows += rendered(backbone, conversations(backbone, 4 * args.samples), args.samples - len(rows))
+        backbone = opened(name)
+        rows = mixed(backbone, args.pool, args.samples)
         if backbone.caches_vision:
             rows = kept_vision(backbone, rows, MidtrainConfig())
         growth(backbone, rows, args)

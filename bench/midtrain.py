@@ -95,6 +95,16 @@ def rendered(backbone: Backbone, samples: Iterator[Sample], count: int) -> list[
     return rows
 
 
+def mixed(backbone: Backbone, pool: str | None, count: int) -> list[Rendered]:
+    """Made-up conversations; half of the samples from a pool, where one is given."""
+    rows = []
+    if pool:
+        samples = list(open_pool(pool, skips=Skips()))
+        order = np.random.default_rng(0).permutation(len(samples))
+        rows = rendered(backbone, (samples[n] for n in order), count // 2)
+    return rows + rendered(backbone, conversations(backbone, 4 * count), count - len(rows))
+
+
 @dataclass
 class Held:
     """Rows in memory, as `KeptRows` has them on disk."""
@@ -288,6 +298,13 @@ def small_qwen() -> Backbone:
     return backbone
 
 
+def opened(name: str) -> Backbone:
+    """A backbone, or the small one, in full precision."""
+    backbone = small_qwen() if name == "qwen3-vl" else load_backbone(name)
+    backbone.model.float()
+    return backbone
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbones", nargs="+", default=["compact", "qwen3-vl"])
@@ -304,14 +321,8 @@ def main() -> None:
     print("seconds of processor time" if args.cpu_time else "seconds by the clock", flush=True)
 
     for name in args.backbones:
-        backbone = small_qwen() if name == "qwen3-vl" else load_backbone(name)
-        backbone.model.float()
-        rows = []
-        if args.pool:
-            samples = list(open_pool(args.pool, skips=Skips()))
-            order = np.random.default_rng(0).permutation(len(samples))
-            rows = rendered(backbone, (samples[n] for n in order), args.samples // 2)
-        rows += rendered(backbone, conversations(backbone, 4 * args.samples), args.samples - len(rows))
+        backbone = opened(name)
+        rows = mixed(backbone, args.pool, args.samples)
         for case in args.cases:
             for packing in args.packing:
                 config = MidtrainConfig(

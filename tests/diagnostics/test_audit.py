@@ -167,9 +167,9 @@ def backbone():
     return tiny.backbone("compact")
 
 
-def looked_at(folder: Path, backbone, pool: Pool) -> dict:
+def looked_at(folder: Path, backbone, pool: Pool, layers: tuple[int, ...] = ()) -> dict:
     arm = Arm()
-    config = EmbedConfig(frames_per_episode=LENGTH, prompt=TEMPLATE, precision="fp32")
+    config = EmbedConfig(frames_per_episode=LENGTH, prompt=TEMPLATE, precision="fp32", layers=layers)
     near = embed(folder / "pool", config, backbone=backbone, pool=pool)
     far = embed(folder / "target", config, backbone=backbone, target=arm)
     chosen = select(folder / "selected", SelectConfig(k=20), pool=near, target=far)
@@ -180,9 +180,9 @@ def looked_at(folder: Path, backbone, pool: Pool) -> dict:
 
 def test_altered_samples_show_what_the_estimator_follows(tmp_path: Path, backbone) -> None:
     seen = looked_at(tmp_path / "scene", backbone, make_pool(tmp_path / "a", ground=200))
-    said = looked_at(
-        tmp_path / "words", backbone, make_pool(tmp_path / "b", ground=30, asked="What is in this picture?")
-    )
+    # Of several layers, one after the other in a row.
+    asked = make_pool(tmp_path / "b", ground=30, asked="What is in this picture?")
+    said = looked_at(tmp_path / "words", backbone, asked, layers=(0, -1))
     assert seen["verdict"] == "looks at the scene" and seen["probes"]["image"]["accuracy"] > 0.95
     assert said["verdict"] == "shortcut: text" and said["probes"]["image"]["accuracy"] < 0.75
     assert seen["altered"]["sized"] > 0.99 and seen["altered"]["rows"] == 60

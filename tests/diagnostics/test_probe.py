@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 
-from embodied_midtrain.artifacts import Artifact, StageError, open_stage, read_json, write_json
+from embodied_midtrain.artifacts import Artifact, Skips, StageError, open_stage, read_json, write_json
 from embodied_midtrain.cli import main
 from embodied_midtrain.diagnostics.labels import labels_of, rows_at, tracks_of
 from embodied_midtrain.diagnostics.probe import ProbeConfig, print_probe, probe
@@ -13,6 +14,8 @@ from embodied_midtrain.episodes import Episode
 from embodied_midtrain.features.extract import embed
 from embodied_midtrain.features.extractor import EmbedConfig
 from embodied_midtrain.features.store import read_features, write_shard
+from embodied_midtrain.robots.opening import open_robots
+from tests.robots.test_hdf5 import write
 from tests.tiny import SPEC, Dots, backbone
 
 
@@ -48,7 +51,7 @@ def store(folder, robots, spoil=0, **config) -> Artifact:
     for e in robots:
         for k in range(len(e.actions)):
             noise = 0.1 * rng.standard_normal(8)
-            noise[:3] += e.actions[k, 0], e.actions[k, 2], e.state[k, 1]
+            noise[:3] += e.actions[k, 0], e.actions[k, 2], 0 if e.state is None else e.state[k, 1]
             keys.append((e.task, f"{e.id}/{k:04d}"))
             rows.append(noise)
     features = np.array(rows, np.float16)
@@ -95,6 +98,7 @@ def test_every_layer_in_one_pass(tmp_path):
     assert facts["missing"] == {"state": "no --state was named"}
     with pytest.raises(ValueError, match="this backbone has 0"):
         embed(tmp_path / "x", replace(settings, layers=(0, 99)), backbone=model, target=robots)
+    assert not (tmp_path / "x").exists()
 
 
 def test_bad_input_has_a_name(tmp_path):
@@ -113,6 +117,26 @@ def test_bad_input_has_a_name(tmp_path):
     spoilt = store(tmp_path / "nan", robots, spoil=3, other=1)
     artifact = probe(tmp_path / "e", ProbeConfig(), features=spoilt, target=robots)
     assert artifact.counts["rows"] == 117 and artifact.counts["skipped"] == {"nan feature": 3}
+    assert "task/e0/0002" in artifact.file("skipped.jsonl").read_text()
+    with (
+        open_stage(tmp_path / "pool", "embed", {"layer": -1}, {"pool": "p"}) as run,
+        pytest.raises(StageError) as error,
+    ):
+        probe(tmp_path / "f", ProbeConfig(), features=run.finish({}), target=robots)
+    assert "of a pool, not of made" in str(error.value)
+
+
+def test_episodes_without_the_state_are_left_out_and_listed(tmp_path, capsys):
+    data = write(tmp_path / "task.hdf5", Made(7).episodes, SPEC)
+    with h5py.File(data, "r+") as file:
+        for n in range(1, 7):
+            file[f"data/demo_{n}/obs/places"] = np.random.default_rng(n).standard_normal((20, 2))
+    store(tmp_path / "f", open_robots(data, Skips()))
+    call = ["probe", "--features", str(tmp_path / "f"), "--target", str(data), "--state", "places"]
+    assert main([*call, "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "120 frames of 6 episodes" in said and "state        R2" in said and "{'missing key': 1}" in said
+    assert "task/demo_0" in (tmp_path / "out" / "skipped.jsonl").read_text()
 
 
 def test_controls_take_another_episode_as_far_into_it():

@@ -101,10 +101,3 @@ def test_half_precision_is_near():
         half = gradients.of(rows, batch_size=6)
     assert half.dtype == torch.float32 and not torch.equal(half, whole)
     assert F.cosine_similarity(half, whole).min() > 0.99
-
-
-def test_what_cannot_be_meant():
-    model = backbone("compact")
-    for rank, last in ((0, 1.0), (4, 0.0), (4, 1.5)):
-        with pytest.raises(ValueError, match="wanted at least 1"):
-            Gradients(model, rank=rank, last=last, seed=0, precision="fp32")

@@ -74,7 +74,7 @@ def test_training_on_what_scores_high_lowers_the_action_loss_more():
     rows, wanted = [model.render(s) for s in pool], [model.render(s) for s in told]
     with Gradients(model, rank=16, last=1.0, seed=0, precision="fp32") as gradients:
         mean = F.normalize(F.normalize(gradients.of(wanted, 8)).mean(0, keepdim=True))
-        scores = ActionGradients(["all"], mean.numpy()).scores(gradients.of(rows, 8), "max")
+        scores = ActionGradients({"all": 1.0}, mean.numpy()).scores(gradients.of(rows, 8), "max")
     weights = [p for n, p in model.language.named_parameters() if "proj" in n]
 
     def action_loss():
@@ -114,6 +114,11 @@ def test_two_halves_of_a_target_that_says_one_thing_agree(tmp_path, pool):
     config = replace(FAST, influence=InfluenceConfig(frames=16))
     artifact = score(tmp_path / "out", config, pool=pool, backbone=backbone("compact"), target=Dots(), max_bad=1.0)
     assert min(artifact.manifest["agreement"].values()) > 0.5
+    # Two tasks of one episode each in one group: each is a half.
+    config = replace(FAST, influence=InfluenceConfig(frames=16, groups=1))
+    more = {"pool": pool, "backbone": backbone("compact"), "target": Dots(episodes=2), "max_bad": 1.0}
+    (halves,) = score(tmp_path / "together", config, **more).manifest["agreement"].values()
+    assert halves != 0
 
 
 def test_selecting_by_it(tmp_path, pool):
@@ -132,7 +137,7 @@ def test_selecting_by_it(tmp_path, pool):
 
 def test_gradients_that_are_no_numbers_are_left_out(tmp_path, pool):
     unit = torch.eye(3)
-    values = ActionGradients(["a", "b"], unit[:2].numpy()).scores(
+    values = ActionGradients({"a": 1.0, "b": 1.0}, unit[:2].numpy()).scores(
         torch.stack([2 * unit[1], unit[0] + unit[1], torch.zeros(3), torch.full((3,), float("nan"))]), "max"
     )
     assert values[:2] == pytest.approx([1.0, 0.5**0.5]) and np.isnan(values[2:]).all()
@@ -157,5 +162,12 @@ def test_a_target_of_another_action_spec_is_refused(tmp_path, pool):
         score(tmp_path / "x", FAST, pool=pool, backbone=model)
     with pytest.raises(ValueError, match="takes no robot text"):
         score(tmp_path / "x", ScoreConfig(), pool=pool, backbone=model, spoken=spoken)
-    with pytest.raises(ValueError, match="wanted at least 1"):
-        score(tmp_path / "x", replace(FAST, influence=InfluenceConfig(frames=0)), **more)
+    for wrong in (
+        InfluenceConfig(frames=0),
+        InfluenceConfig(rank=0),
+        InfluenceConfig(last=0.0),
+        InfluenceConfig(last=2),
+    ):
+        with pytest.raises(ValueError, match="wanted at least 1"):
+            score(tmp_path / "x", replace(FAST, influence=wrong), target=Dots(), **more)
+    assert not (tmp_path / "x").exists()

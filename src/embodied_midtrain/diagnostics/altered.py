@@ -100,7 +100,8 @@ def look(
             shown = frames[at : at + AT_ONCE]
             robot.append(encode(backbone, [backbone.prompt(f.picture, prompt) for f in shown], only_image))
             bar.advance(len(shown))
-    joined = [_joined(own, backbone.hidden) for own in (*found, robot)]
+    dim = backbone.hidden * len(config.read)
+    joined = [_joined(own, dim) for own in (*found, robot)]
     return Seen(np.array(kept, np.int64), *joined)
 
 

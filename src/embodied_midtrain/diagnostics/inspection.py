@@ -189,7 +189,11 @@ class Inspection:
         record = self.run.part("altered")
         if record is None:
             embedded = EmbedConfig(
-                **{key: self.embedded[key] for key in ("pooling", "layer", "precision") if key in self.embedded}
+                **{
+                    key: self.embedded[key]
+                    for key in ("pooling", "layer", "layers", "precision")
+                    if key in self.embedded
+                }
             )
             samples = [drawn.samples[n] for n in shown]
             seen = look(backbone, samples, frames.frames, embedded, workers=self.config.workers)

@@ -89,7 +89,7 @@ def labels_of(
         found = [track.state for track in every if track.state is not None]
         if len(found) < len(every) or not all(np.isfinite(values).all() for values in found):
             missing["state"] = f"{state}: not in every episode, or not finite"
-        elif len({values.shape[1] for values in found}) > 1:
+        elif len({values.shape[1] for values in found}) != 1:
             missing["state"] = f"{state}: of different widths"
         else:
             width = found[0].shape[1]

@@ -7,6 +7,7 @@ control in which every episode has the labels of another one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embodied_midtrain.artifacts import Artifact, Skips, StageError, StageRun, open_stage, read_json, write_json
-from embodied_midtrain.diagnostics.labels import Labels, Rows, labels_of, rows_at, take, tracks_of
+from embodied_midtrain.diagnostics.labels import Labels, Place, Rows, Track, labels_of, rows_at, take, tracks_of
 from embodied_midtrain.diagnostics.linear_probes import LinearProbes, Score
 from embodied_midtrain.episodes import Robots
 from embodied_midtrain.features.splits import folds
@@ -52,6 +53,7 @@ def probe(
     features: Artifact,
     target: Robots,
     state: str | None = None,
+    skips: Skips | None = None,
     overwrite: bool = False,
 ) -> Artifact:
     """Probe every layer of an 'emt embed --target' store.
@@ -62,6 +64,8 @@ def probe(
     Args:
         target: the robot data that the features are of.
         state: what the data call the numbers of each frame that `target` was opened with; None: none.
+        skips: the list that the target's reader adds to; it goes into the artifact. Frames of episodes that it leaves
+            out, as one without that state, are left out too.
 
     Raises:
         StageError: on features of other data, too few episodes, or labels that are all constant.
@@ -70,9 +74,9 @@ def probe(
     config.check()
     made_of = features.manifest["inputs"].get("target")
     if made_of != target.fingerprint():
-        what = "of a pool" if made_of is None else "of other robot data"
+        what = "of a pool, not of" if made_of is None else "of other robot data than"
         raise StageError(
-            f"{features.path} holds features {what} than {target.name}: give the data that 'emt embed --target' read."
+            f"{features.path} holds features {what} {target.name}: give the data that 'emt embed --target' read."
         )
     inputs: dict[str, Artifact | str] = {"features": features, "target": target.fingerprint(), "state": state or ""}
     with open_stage(out, "probe", config, inputs, overwrite=overwrite) as run:
@@ -83,15 +87,14 @@ def probe(
         layers: list[int] = settings.get("layers") or [settings["layer"]]
         tracks = tracks_of(target)
         labels, missing = labels_of(tracks, target.spec, chunk=config.chunk, state=state)
-        episode, frame = _places(store, list(tracks))
-        lengths = np.array([len(track.actions) for track in tracks.values()], np.int64)
-        said = [track.instruction for track in tracks.values()]
+        episode, frame = _places(store, tracks)
         facts: dict[str, Any] = {"layers": []}
         with progress_bar("probe", len(layers)) as bar:
             for number, layer in enumerate(layers):
                 part = run.part(f"layer-{number:03d}")
                 if part is None:
-                    part = _layer(run, number, len(layers), store, episode, frame, lengths, said, labels, config)
+                    rows = _columns(store, number, len(layers))
+                    part = _layer(run, number, rows, episode, frame, tracks, labels, config)
                 facts["layers"].append({"layer": layer, "targets": part["targets"]})
                 missing |= part["missing"]
                 counts = part["counts"]
@@ -99,18 +102,19 @@ def probe(
         facts |= {**counts, "missing": missing, "backbone": read_json(features.file("store.json"))["backbone"]}
         facts |= {"pooling": settings["pooling"], "chunk": config.chunk}
         write_json(run.file(FILE), facts)
+        run.skips.rows.extend(skips.rows if skips is not None else ())
         return run.finish(counts)
 
 
-def _places(store: FeatureStore, names: list[tuple[str, str]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Of each row of the store the number of its episode and of its frame."""
-    number = {name: n for n, name in enumerate(names)}
+def _places(store: FeatureStore, tracks: Mapping[Place, Track]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of each row of the store the number of its episode, -1 where there is none, and of its frame."""
+    number = {name: n for n, name in enumerate(tracks)}
     episode, frame = [], []
     for shard in store.shards:
         sources, ids = shard.keys()
         for source, id in zip(sources.to_pylist(), ids.to_pylist(), strict=True):
             own, _, at = id.rpartition("/")
-            episode.append(number[source, own])
+            episode.append(number.get((source, own), -1))
             frame.append(int(at))
     return np.array(episode, np.int64), np.array(frame, np.int64)
 
@@ -129,31 +133,31 @@ def _columns(store: FeatureStore, number: int, layers: int) -> NDArray[np.float3
 def _layer(
     run: StageRun,
     number: int,
-    layers: int,
-    store: FeatureStore,
+    rows: NDArray[np.float32],
     episode: NDArray[np.int64],
     frame: NDArray[np.int64],
-    lengths: NDArray[np.int64],
-    said: list[str],
-    labels: list[Labels],
+    tracks: Mapping[Place, Track],
+    labels: Sequence[Labels],
     config: ProbeConfig,
 ) -> dict[str, Any]:
     skips = Skips()
-    rows = _columns(store, number, layers)
-    whole = np.isfinite(rows).all(axis=1)
-    for n in np.flatnonzero(~whole).tolist():
-        skips.add("nan feature", f"episode {episode[n]}/{frame[n]}")
-    rows, episode, frame = rows[whole], episode[whole], frame[whole]
+    names = list(tracks)
+    known, finite = episode >= 0, np.isfinite(rows).all(axis=1)
+    for n in np.flatnonzero(known & ~finite).tolist():
+        skips.add("nan feature", f"{'/'.join(names[episode[n]])}/{frame[n]:04d}")
+    usable = known & finite
+    rows, episode, frame = rows[usable], episode[usable], frame[usable]
     there, packed = np.unique(episode, return_inverse=True)
     if len(there) < FEWEST:
         raise StageError(
-            f"{store.path} has usable frames of {len(there)} episodes: probes are fitted, chosen and tested on "
-            f"different ones, so at least {FEWEST} are needed."
+            f"there are usable frames of {len(there)} episodes: probes are fitted, chosen and tested on different "
+            f"ones, so at least {FEWEST} are needed."
         )
     count = min(config.folds, len(there))
-    strata = np.array(said)[there]
+    strata = np.array([track.instruction for track in tracks.values()])[there]
     fold = folds(np.arange(len(there)).astype(str), count, np.random.default_rng(config.seed), strata=strata)
     probes = LinearProbes(rows, packed, fold)
+    lengths = np.array([len(track.actions) for track in tracks.values()], np.int64)
     at = rows_at(episode, frame, lengths, config.seed)
     targets, missing = {}, {}
     for one in labels:
@@ -163,7 +167,7 @@ def _layer(
         else:
             targets[one.name] = found
     if not targets:
-        raise StageError(f"every label of {store.path} is the same for all frames: there is nothing to read.")
+        raise StageError("every label is the same for all frames: there is nothing to read.")
     counts = {"rows": len(rows), "episodes": len(there), "folds": count}
     return run.commit_part(
         f"layer-{number:03d}", {"targets": targets, "missing": missing, "counts": counts}, skips=skips
@@ -231,8 +235,10 @@ def probe_command(
     skips = Skips()
     robots = open_robots(target, skips, camera=camera, state=state)
     opened = Artifact.open(features, "embed")
-    artifact = probe(out, config, features=opened, target=robots, state=state, overwrite=overwrite)
+    artifact = probe(out, config, features=opened, target=robots, state=state, skips=skips, overwrite=overwrite)
     print_probe(read_json(artifact.file(FILE)))
+    if skipped := artifact.counts["skipped"]:
+        print(f"skipped: {skipped}")
 
 
 def print_probe(facts: dict[str, Any]) -> None:

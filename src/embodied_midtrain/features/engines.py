@@ -55,6 +55,7 @@ class Elsewhere:
     """Its name or folder."""
     name: str
     hidden: int
+    layers: int
     weights: str
 
     def fingerprint(self) -> str:
@@ -66,7 +67,7 @@ def describe(name_or_folder: str) -> Elsewhere:
     """The facts of a backbone, which is opened and left again."""
     place = str(Path(name_or_folder).resolve()) if Path(name_or_folder).is_dir() else name_or_folder
     backbone = load_backbone(place, device="cpu")
-    return Elsewhere(place, backbone.name, backbone.hidden, backbone.fingerprint())
+    return Elsewhere(place, backbone.name, backbone.hidden, backbone.layers, backbone.fingerprint())
 
 
 @dataclass(frozen=True)

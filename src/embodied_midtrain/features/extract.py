@@ -73,11 +73,12 @@ def embed(
         max_bad: share of rows that may be left out.
 
     Raises:
-        ValueError: unless exactly one of `pool` and `target` is given.
+        ValueError: unless exactly one of `pool` and `target` is given, or on layers that the backbone has not.
         StageError: where no row could be embedded, too many are bad, or workers cannot do their work.
     """
     if (pool is None) == (target is None):
         raise ValueError("give either a pool or a target to embed, and not both")
+    config.check_layers(backbone.layers)
     given = pool if pool is not None else target
     assert given is not None
     inputs = {"backbone": backbone.fingerprint(), ("pool" if pool is not None else "target"): given.fingerprint()}

@@ -89,7 +89,6 @@ class Extractor:
     """
 
     def __init__(self, backbone: Backbone, config: EmbedConfig, *, decoders: int, threads: int = 0) -> None:
-        config.check_layers(backbone.layers)
         self._backbone = backbone
         self._config = config
         self._decoders = decoders

@@ -33,17 +33,14 @@ class Gradients:
 
     Args:
         rank: r; where a layer has fewer inputs or outputs, these are only turned, and nothing is lost.
-        last: share of the language model's layers, counted from the end, that the adapter is in.
+        last: share of the language model's layers, counted from the end, that the adapter is in; above 0.
         seed: of the random matrices.
 
     Raises:
-        ValueError: on settings that cannot be meant.
         StageError: where the backbone has no linear layers to look at.
     """
 
     def __init__(self, backbone: Backbone, *, rank: int, last: float, seed: int, precision: Precision) -> None:
-        if rank < 1 or not 0 < last <= 1:
-            raise ValueError(f"rank {rank} and last {last}: wanted at least 1, and a share above 0 and at most 1")
         self._backbone = backbone
         self._precision = precision
         self._watched = _linear_layers(backbone, last)

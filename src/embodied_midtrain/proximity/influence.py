@@ -12,7 +12,6 @@ import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -58,9 +57,10 @@ class InfluenceConfig:
 
     def check(self) -> None:
         """Raise ValueError on settings that cannot be meant."""
-        if self.frames < 1 or self.groups < 1 or self.bins < 2:
+        if min(self.rank, self.frames, self.groups) < 1 or self.bins < 2 or not 0 < self.last <= 1:
             raise ValueError(
-                f"frames {self.frames}, groups {self.groups} and bins {self.bins}: wanted at least 1, 1 and 2"
+                f"rank {self.rank}, frames {self.frames}, groups {self.groups}, bins {self.bins} and last {self.last}: "
+                "wanted at least 1, 1, 1 and 2, and a share above 0 and at most 1"
             )
 
 
@@ -69,11 +69,12 @@ class ActionGradients:
     """What lowers the action loss.
 
     Attributes:
-        groups: the names of the groups of tasks.
+        agreement: by group of tasks, the cosine of the mean gradient over half of its episodes with that over the
+            other half: where it is near 0, there is no direction to select by (0 where a group has one episode).
         means: of each group, the mean of its frames' unit gradients, made a unit itself [groups, dim].
     """
 
-    groups: list[str]
+    agreement: dict[str, float]
     means: NDArray[np.float32]
 
     def scores(self, gradients: Tensor, over: Literal["max", "mean"]) -> NDArray[np.float32]:
@@ -96,9 +97,6 @@ def action_gradients(
     spoken: Artifact | None,
 ) -> ActionGradients:
     """The target's; kept in the artifact, so that a run that goes on does not compute them again.
-
-    The part's record also has the cosine of each group's mean gradient over half of its episodes with that over the
-    other half: where it is near 0, there is no direction to select by (0 where a group has one episode).
 
     Args:
         prompt: the user text that goes with a frame.
@@ -133,13 +131,9 @@ def action_gradients(
             "frames": [used[groups[n]] for n in kept],
             "halves": F.cosine_similarity(sums[0], sums[1]).tolist(),
         }
-        part = run.commit_part(TARGET, facts, {f"{TARGET}.npy": lambda path: _save(path, means)}, skips)
-    return ActionGradients(part["groups"], np.load(run.file(f"{TARGET}.npy")))
-
-
-def _save(path: Path, values: NDArray[np.float32]) -> None:
-    with path.open("wb") as file:
-        np.save(file, values)
+        part = run.commit_part(TARGET, facts, {f"{TARGET}.npy": lambda path: np.save(path, means)}, skips)
+    agreement = dict(zip(part["groups"], part["halves"], strict=True))
+    return ActionGradients(agreement, np.load(run.file(f"{TARGET}.npy")))
 
 
 @dataclass(frozen=True)
@@ -184,15 +178,16 @@ def _survey(target: Robots, config: InfluenceConfig, prompt: str, spoken: Artifa
 
 
 def _rows(target: Robots, survey: _Survey, backbone: Backbone, skips: Skips) -> Iterator[tuple[str, int, Rendered]]:
-    """Group, half (every other episode of a task) and row of each chosen frame."""
+    """Group, half (every other episode of the group) and row of each chosen frame."""
     seen = Counter[str]()
     for number, episode in enumerate(target):
         if number not in survey.episodes:
             continue
-        half = seen[episode.task] % 2
-        seen[episode.task] += 1
+        group = survey.group[episode.task]
+        half = seen[group] % 2
+        seen[group] += 1
         for sample in action_samples([episode], survey.text, survey.normaliser, skips):
             try:
-                yield survey.group[episode.task], half, backbone.render(sample)
+                yield group, half, backbone.render(sample)
             except BadSample as error:
                 skips.add(error.reason, "/".join(sample.key), error.detail)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +30,7 @@ from embodied_midtrain.backbones.precision import Precision, quick_inference
 from embodied_midtrain.episodes import ACTION_PROMPT, Robots, target_prompt
 from embodied_midtrain.progress import progress_bar
 from embodied_midtrain.proximity.gradients import Gradients
-from embodied_midtrain.proximity.influence import TARGET, InfluenceConfig, action_gradients
+from embodied_midtrain.proximity.influence import ActionGradients, InfluenceConfig, action_gradients
 from embodied_midtrain.proximity.perplexity import answer_losses
 from embodied_midtrain.proximity.text import TextConfig, fit_text, text_of
 from embodied_midtrain.robots.opening import open_robots
@@ -43,7 +43,6 @@ NEEDS: dict[By, tuple[str, ...]] = {
     "text": ("target",),
     "influence": ("backbone", "target"),
 }
-Key = tuple[str, str]
 Row = tuple[str, str, float]
 """Source, id, value."""
 SCHEMA = pa.schema([("source", pa.string()), ("id", pa.string()), ("value", pa.float32())])
@@ -109,6 +108,7 @@ def score(
         if run.done:
             return run.artifact()
         reader = skips if skips is not None else Skips()
+        facts: dict[str, Any] = {}
         if config.by == "text":
             assert target is not None
             measure = _by_words(pool, target, config)
@@ -118,15 +118,20 @@ def score(
             measure = _by_likelihood(backbone, config)
         else:
             assert backbone is not None and target is not None
-            measure = _by_influence(run, backbone, target, config, spoken, inside)
+            own = config.influence
+            made = Gradients(
+                backbone, rank=own.rank, last=own.last, seed=own.projection_seed, precision=config.precision
+            )
+            gradients = inside.enter_context(made)
+            wanted = action_gradients(
+                run, gradients, backbone, target, own, prompt=config.prompt, batch_size=config.batch_size, spoken=spoken
+            )
+            facts["agreement"] = wanted.agreement
+            measure = _by_influence(backbone, gradients, wanted, config)
         used = _parts(run, pool, config, reader, max_bad, measure)
         run.skips.rows.extend(reader.rows)
         if not used:
             raise StageError(f"nothing in {pool.name} could be scored: is the pool empty?")
-        target_part = run.part(TARGET)
-        facts = (
-            {"agreement": dict(zip(target_part["groups"], target_part["halves"], strict=True))} if target_part else {}
-        )
         return run.finish({"used": used}, **facts)
 
 
@@ -173,59 +178,41 @@ def _writer(rows: list[Row]) -> Callable[[Path], None]:
 
 
 def _by_likelihood(backbone: Backbone, config: ScoreConfig) -> Measure:
-    def measure(samples: list[Sample], threads: ThreadPoolExecutor, skips: Skips) -> list[Row]:
-        keys, rendered = _rendered(backbone, samples, threads, skips)
-        losses = answer_losses(backbone, rendered, batch_size=config.batch_size, precision=config.precision)
-        return _finite(keys, losses, "no likelihood", skips)
+    def losses(rows: list[Rendered]) -> NDArray[np.float32]:
+        return answer_losses(backbone, rows, batch_size=config.batch_size, precision=config.precision)
 
-    return measure
+    return _of_rendered(backbone, losses, "no likelihood")
 
 
-def _by_influence(
-    run: StageRun,
-    backbone: Backbone,
-    target: Robots,
-    config: ScoreConfig,
-    spoken: Artifact | None,
-    inside: ExitStack,
+def _by_influence(backbone: Backbone, gradients: Gradients, wanted: ActionGradients, config: ScoreConfig) -> Measure:
+    def cosines(rows: list[Rendered]) -> NDArray[np.float32]:
+        return wanted.scores(gradients.of(rows, config.batch_size), config.influence.over)
+
+    return _of_rendered(backbone, cosines, "nan gradient")
+
+
+def _of_rendered(
+    backbone: Backbone, values_of: Callable[[list[Rendered]], NDArray[np.float32]], otherwise: str
 ) -> Measure:
-    own = config.influence
-    made = Gradients(backbone, rank=own.rank, last=own.last, seed=own.projection_seed, precision=config.precision)
-    gradients = inside.enter_context(made)
-    wanted = action_gradients(
-        run, gradients, backbone, target, own, prompt=config.prompt, batch_size=config.batch_size, spoken=spoken
-    )
+    """By what the backbone is given; samples that cannot be, and for the reason `otherwise` NaNs, are left out."""
 
     def measure(samples: list[Sample], threads: ThreadPoolExecutor, skips: Skips) -> list[Row]:
-        keys, rendered = _rendered(backbone, samples, threads, skips)
-        return _finite(keys, wanted.scores(gradients.of(rendered, config.batch_size), own.over), "nan gradient", skips)
+        keys, rendered = [], []
+        for sample, future in [(sample, threads.submit(backbone.render, sample)) for sample in samples]:
+            try:
+                rendered.append(future.result())
+                keys.append(sample.key)
+            except BadSample as error:
+                skips.add(error.reason, "/".join(sample.key), error.detail)
+        rows: list[Row] = []
+        for key, value in zip(keys, values_of(rendered).tolist(), strict=True):
+            if np.isfinite(value):
+                rows.append((*key, value))
+            else:
+                skips.add(otherwise, "/".join(key))
+        return rows
 
     return measure
-
-
-def _rendered(
-    backbone: Backbone, samples: list[Sample], threads: ThreadPoolExecutor, skips: Skips
-) -> tuple[list[Key], list[Rendered]]:
-    """Those that can be used."""
-    keys: list[Key] = []
-    rendered: list[Rendered] = []
-    for sample, future in [(sample, threads.submit(backbone.render, sample)) for sample in samples]:
-        try:
-            rendered.append(future.result())
-            keys.append(sample.key)
-        except BadSample as error:
-            skips.add(error.reason, "/".join(sample.key), error.detail)
-    return keys, rendered
-
-
-def _finite(keys: list[Key], values: NDArray[np.float32], otherwise: str, skips: Skips) -> list[Row]:
-    rows: list[Row] = []
-    for key, value in zip(keys, values.tolist(), strict=True):
-        if np.isfinite(value):
-            rows.append((*key, value))
-        else:
-            skips.add(otherwise, "/".join(key))
-    return rows
 
 
 def _by_words(pool: Pool, target: Robots, config: ScoreConfig) -> Measure:

@@ -5,11 +5,10 @@ A config names this file as its `script` and the options under `args` (docs/serv
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
-
-from embodied_midtrain.cli import main
 
 
 def options(given: Sequence[str]) -> list[str]:
@@ -39,4 +38,5 @@ def options(given: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(["serve", *options(sys.argv[1:])]))
+    words = ["-m", "embodied_midtrain.cli", "serve", *options(sys.argv[1:])]
+    os.execv(sys.executable, [sys.executable, *words])
