@@ -9,6 +9,7 @@ from embodied_midtrain.benchmarks.rollout import EpisodeResult
 from embodied_midtrain.config import ConfigError
 from embodied_midtrain.intervals import holm
 from embodied_midtrain.policies.finetune import FinetuneConfig
+from embodied_midtrain.recipes.benchmarks import RobotBenchmark
 from embodied_midtrain.recipes.layout import Layout
 from embodied_midtrain.recipes.recipe import Recipe, Variant
 from embodied_midtrain.recipes.results import closed_loop as read
@@ -80,6 +81,19 @@ def test_findings_survive_all_comparisons_of_the_recipe(tmp_path: Path) -> None:
     (selected,) = (row for row in own if (row.variant, row.baseline) == ("selected", "off-the-shelf"))
     assert selected.low > 0 and selected.p < 0.05 <= (selected.p_adjusted or 0)
     assert selected.outcome == "cannot tell" and "cannot be told apart" in selected.verdict
+
+
+def test_several_benchmarks_are_corrected_together(tmp_path: Path) -> None:
+    own = RobotBenchmark(target=Path("x"), chunk=4, executed=2)
+    recipe = replace(RECIPE, variants=(Variant("one"), Variant("two")), benchmarks={"near": own, "far": own})
+    layout = Layout(tmp_path)
+    for name in recipe.benchmarks:
+        play(layout, f"{name}/one", 0.5)
+        play(layout, f"{name}/two", 0.6)
+    rows, _ = read(layout, recipe)
+    assert [(c.p, c.p_adjusted, c.outcome) for row in rows for c in row.comparisons] == 2 * [
+        (0.03125, 0.0625, "cannot tell")
+    ]
 
 
 def test_episodes_that_did_not_begin_alike_are_not_compared(tmp_path: Path) -> None:
