@@ -229,7 +229,7 @@ def _finish(run: StageRun, config: CoupleConfig, records: list[dict[str, Any]], 
         left.update({(kind, reason): times for kind, reason, times in record["left"]})
     sources = Counter(row["source"] for row in rows)
     summary = {
-        "kinds": kinds_of(rows),
+        "kinds": {kind: {"category": CATEGORY[kind], **told} for kind, told in kinds_of(rows).items()},
         "baselines": baselines(rows),
         "left_out": {
             kind: {reason: times for (of, reason), times in sorted(left.items()) if of == kind}
@@ -249,15 +249,13 @@ def _finish(run: StageRun, config: CoupleConfig, records: list[dict[str, Any]], 
 
 def kinds_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """For each kind how many questions there are, and how often each answer is given (the twelve commonest)."""
-    found = {}
-    for kind in sorted({row["kind"] for row in rows}):
-        answers = Counter(row["answer"] for row in rows if row["kind"] == kind)
-        found[kind] = {
-            "category": CATEGORY[kind],
-            "questions": answers.total(),
-            "answers": dict(answers.most_common(12)),
-        }
-    return found
+    answers: dict[str, Counter[str]] = {}
+    for row in rows:
+        answers.setdefault(row["kind"], Counter())[row["answer"]] += 1
+    return {
+        kind: {"questions": given.total(), "answers": dict(given.most_common(12))}
+        for kind, given in sorted(answers.items())
+    }
 
 
 def read_facts(folder: Path) -> Iterator[dict[str, Any]]:
