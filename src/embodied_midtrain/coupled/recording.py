@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from embodied_midtrain.artifacts import Skips
 from embodied_midtrain.coupled.trace import Named, Things, Trace, View
-from embodied_midtrain.episodes import StoredFrames
+from embodied_midtrain.episodes import BadEpisode, StoredFrames
 from embodied_midtrain.extras import require
 from embodied_midtrain.robots.hdf5 import CAMERA, demo_names, instruction_of
 from embodied_midtrain.simulation.camera import Pinhole
@@ -143,6 +143,9 @@ def _read(path: Path, name: str, identity: str, file: Any, demo: Any) -> Trace:
 
 
 def _frames(path: Path, name: str, steps: NDArray[np.int64] | None, wanted: Sequence[int]) -> NDArray[np.uint8]:
-    with require("h5py", "data").File(path, "r") as file:
-        rows = list(wanted) if steps is None else steps[list(wanted)].tolist()
-        return np.stack([file[name][row] for row in rows])
+    rows = list(wanted) if steps is None else steps[list(wanted)].tolist()
+    try:
+        with require("h5py", "data").File(path, "r") as file:
+            return np.stack([file[name][row] for row in rows])
+    except OSError as error:
+        raise BadEpisode("damaged truth", f"{path.name}: {error}") from error
