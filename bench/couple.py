@@ -9,7 +9,7 @@ so there is no outside peer.
 With rendering: an expert of Meta-World plays in two processes, and truth is recorded as `emt demos --truth-every` does.
 
     python bench/couple.py
-    python bench/couple.py --no-rendering --repeats 5
+    python bench/couple.py --recorded runs/told --repeats 5
 """
 
 from __future__ import annotations
@@ -101,13 +101,11 @@ def main() -> int:
     parser.add_argument("--copies", type=int, default=8, help="of each of them, in memory")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--recorded", type=Path, help="demonstrations with truth, in place of recording some")
-    parser.add_argument("--rendering", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--recorded", type=Path, help="demonstrations with truth; nothing is rendered then")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder, rendered = given.recorded, 0.0
-        drawing = 0.0
-        if folder is None or given.rendering:
+        folder, rendered, drawing = given.recorded, 0.0, 0.0
+        if folder is None:
             folder = Path(temporary) / "demos"
             config = DemosConfig(
                 tasks=("pick-place-v3", "drawer-open-v3"), episodes=given.episodes // 2, size=given.size, truth_every=10
