@@ -136,3 +136,6 @@ def test_a_wrong_index_and_a_missing_name_say_what_to_do(tmp_path, episodes):
         asked(tmp_path / "a", episodes, measured=MeasuredConfig(state="pose", place=(0, 1, 9)))
     with pytest.raises(StageError, match="--state"):
         open_traces(episodes)
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(StageError, match="that --state names"):
+        open_traces(tmp_path, calibration=calibration(tmp_path))
