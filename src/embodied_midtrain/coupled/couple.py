@@ -158,7 +158,12 @@ def checked(trace: Trace, skips: Skips) -> Trace:
     """The same without calibrations that do not fit the pictures."""
     views = []
     for view in trace.views:
-        if fits(trace, view) is False:
+        try:
+            fit = fits(trace, view)
+        except BadEpisode as error:
+            skips.add(error.reason, f"{trace.id}/{view.name}", error.detail)
+            fit = None
+        if fit is False:
             skips.add(
                 "calibration does not fit the pictures",
                 f"{trace.id}/{view.name}",
@@ -210,7 +215,7 @@ def _row(moment: Moment, asked: Asked, sample: Sample) -> dict[str, Any]:
         "views": asked.views,
         "about": asked.about,
         "question": sample.turns[0].text,
-        "answer": asked.answer,
+        "answer": sample.answer,
         "pointed": [region.values for region in asked.pointed],
         "shown": [region.values for region in asked.shown],
     }
@@ -219,8 +224,9 @@ def _row(moment: Moment, asked: Asked, sample: Sample) -> dict[str, Any]:
 def _finish(run: StageRun, config: CoupleConfig, records: list[dict[str, Any]], episodes: Traces) -> Artifact:
     rows = list(read_facts(run.out))
     if not rows:
+        skips = Skips([*episodes.skips.rows, *(row for record in records for row in record["skipped"])])
         raise StageError(
-            f"no question can be asked about {episodes.name} ({episodes.skips.summary()}). Record demonstrations with "
+            f"no question can be asked about {episodes.name} (skipped: {skips.summary()}). Record demonstrations with "
             "emt demos --truth-every 10, or name the state of other episodes with --state."
         )
     run.skips.rows.extend(episodes.skips.rows)
