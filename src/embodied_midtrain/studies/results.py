@@ -241,13 +241,17 @@ def _notes(house: House, plan: Plan, states: Mapping[str, State]) -> tuple[str, 
         if not _done(stage, states) or stage.name not in ("compose", "midtrain"):
             continue
         counts = Artifact.open(house.of(stage)).counts
-        for name, row in counts.get("shares", counts.get("composition", {})).items():
-            different = row["drawn"] - row["repeated"]
-            if row["repeated"]:
-                notes.append(
-                    f"{stage.label} ({stage.name}): {different} samples of {name} were drawn {row['drawn']} times, "
-                    f"each {row['drawn'] / different:.1f} times on average."
-                )
+        again = {n: row for n, row in counts.get("shares", counts.get("composition", {})).items() if row["repeated"]}
+        if again:
+            # A source's: how often each of its samples came, on average.
+            often = {name: row["drawn"] / (row["drawn"] - row["repeated"]) for name, row in again.items()}
+            most = max(often, key=lambda name: often[name])
+            drawn = sum(row["drawn"] for row in again.values())
+            different = drawn - sum(row["repeated"] for row in again.values())
+            notes.append(
+                f"{stage.label} ({stage.name}): {different} samples were drawn {drawn} times, "
+                f"most often those of {most}: {often[most]:.1f} times each."
+            )
     return tuple(notes)
 
 
