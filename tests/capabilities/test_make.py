@@ -21,7 +21,7 @@ from embodied_midtrain.coupled.couple import read_facts
 from embodied_midtrain.midtraining.midtrain import MidtrainConfig, midtrain
 from embodied_midtrain.robots.actions import ActionNormaliser
 from embodied_midtrain.sources.opening import open_pool
-from tests.coupled.made import as_traces, several
+from tests.coupled.made import as_traces, several, without
 from tests.midtraining.test_midtrain import FROZEN_VISION
 from tests.tiny import Dots, backbone
 
@@ -121,6 +121,18 @@ def test_more_wanted_than_there_is(given, tmp_path, capsys, monkeypatch):
     summary = read_json(tmp_path / "out" / SUMMARY)["plan"]
     assert summary["wanted"] == 5000 > summary["samples"] > 100
     assert "5000 wanted: 'emt compose' repeats samples" in said
+
+
+def test_a_domain_that_gives_nothing(tmp_path, capsys, monkeypatch):
+    placeless = as_traces([without(trace, place=None) for trace in several(4)])
+    monkeypatch.setattr(make, "open_traces", lambda *_: placeless)
+    monkeypatch.setattr(make, "open_robots", lambda *_: Dots(20))
+    both = CapabilityConfig(domains=("egocentric", "temporal"), budget=8)
+    make.capability_command(tmp_path / "both", both, demos=tmp_path)
+    (said,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("temporal"))
+    assert said.split(maxsplit=1)[1] == "0 samples, nothing; 4 wanted"
+    with pytest.raises(StageError, match=r"no question can be asked \(.*place of the gripper not known.*--truth-every"):
+        capability(tmp_path / "one", CapabilityConfig(domains=("temporal",)), episodes=placeless)
 
 
 def test_actions_need_no_truth(given, tmp_path, monkeypatch):

@@ -130,12 +130,15 @@ def _chosen(
 
 def _finish(run: StageRun, wanted: Quotas) -> Artifact:
     made, left = Counter[str](), dict[str, dict[str, Counter[str]]]()
+    reasons = {row["reason"] for row in run.skips.rows}
     for record in run.parts():
         made.update(record["samples"])
+        reasons.update(row["reason"] for row in record["skipped"])
         for domain, kind, reason, times in record["left"]:
             left.setdefault(domain, {}).setdefault(kind, Counter())[reason] += times
+            reasons.add(reason)
     if not made.total():
-        raise StageError(f"no question can be asked ({run.skips.summary()}). {REMEDY}")
+        raise StageError(f"no question can be asked ({'; '.join(sorted(reasons))}). {REMEDY}")
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in read_facts(run.out):
         rows.setdefault(row["source"], []).append(row)

@@ -17,20 +17,17 @@ def drawn(pool: Pool, domain: str, wanted: int, split: Split, seed: int, skips: 
 
     Samples with the same first picture are on the same side.
     """
-    kept: list[tuple[int, tuple[str, str]]] = []
-    for sample in pool:
-        try:
-            if split_of(_shown(sample)) != split:
-                continue
-        except BadSample as error:
-            skips.add(error.reason, "/".join(sample.key), error.detail)
-            continue
-        place = -int.from_bytes(hashlib.sha256(f"{seed}:{'/'.join(sample.key)}".encode()).digest()[:8], "big")
-        if len(kept) < wanted:
-            heapq.heappush(kept, (place, sample.key))
-        elif place > kept[0][0]:
-            heapq.heapreplace(kept, (place, sample.key))
-    keys = [key for _, key in sorted(kept, reverse=True)]
+
+    def own() -> Iterator[tuple[bytes, tuple[str, str]]]:
+        for sample in pool:
+            name = "/".join(sample.key)
+            try:
+                if split_of(_shown(sample)) == split:
+                    yield hashlib.sha256(f"{seed}:{name}".encode()).digest(), sample.key
+            except BadSample as error:
+                skips.add(error.reason, name, error.detail)
+
+    keys = [key for _, key in heapq.nsmallest(wanted, own())]
     found = pool.find(keys)
     for source, id in keys:
         yield replace(found[source, id], source=domain, id=f"{source}/{id}")
