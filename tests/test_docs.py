@@ -30,14 +30,17 @@ def shown(page):
     ]
 
 
-def helped(name):
+def function_of(name):
     module, function = cli.COMMANDS[name][0].split(":")
-    text = getattr(importlib.import_module(f"embodied_midtrain.{module}"), function).__doc__
-    return [words for words in commands(text) if " ".join(words).startswith(name)]
+    return getattr(importlib.import_module(f"embodied_midtrain.{module}"), function)
+
+
+def helped(name):
+    return [words for words in commands(function_of(name).__doc__) if " ".join(words).startswith(name)]
 
 
 @pytest.fixture
-def understood(monkeypatch):
+def understood(monkeypatch, capsys):
     """Takes the words of a command and lets tyro understand them; nothing is run."""
 
     class Parser:
@@ -58,32 +61,28 @@ def understood(monkeypatch):
         assert name is not None, f"no command in: {' '.join(words)}"
         if rest and rest[-1] == "--help":
             return
-        if name in cli.READ_THEMSELVES:
-            recipe, options = ("quickstart", rest) if name == "quickstart" else (rest[0], rest[1:])
-            run._run(recipe if recipe in run.named_recipes() else "quickstart", options, f"emt {name}")
-            return
-        module, function = cli.COMMANDS[name][0].split(":")
-        config.parse(getattr(importlib.import_module(f"embodied_midtrain.{module}"), function), rest, f"emt {name}")
+        try:
+            if name in cli.READ_THEMSELVES:
+                recipe, options = ("quickstart", rest) if name == "quickstart" else (rest[0], rest[1:])
+                run._run(recipe if recipe in run.named_recipes() else "quickstart", options, f"emt {name}")
+                return
+            config.parse(function_of(name), rest, f"emt {name}")
+        except SystemExit:
+            pytest.fail(f"emt {shlex.join(words)}\n{capsys.readouterr().err}")
 
     return understand
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_the_commands_of_a_page_can_be_given(page, understood, capsys):
+def test_the_commands_of_a_page_can_be_given(page, understood):
     for words in shown(page):
-        try:
-            understood(words)
-        except SystemExit:
-            pytest.fail(f"emt {shlex.join(words)}\n{capsys.readouterr().err}")
+        understood(words)
 
 
 @pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name not in cli.READ_THEMSELVES])
-def test_the_examples_of_a_command_can_be_given(name, understood, capsys):
+def test_the_examples_of_a_command_can_be_given(name, understood):
     for words in helped(name):
-        try:
-            understood(words)
-        except SystemExit:
-            pytest.fail(f"emt {shlex.join(words)}\n{capsys.readouterr().err}")
+        understood(words)
 
 
 def test_there_is_something_to_look_at():

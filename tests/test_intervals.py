@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from embodied_midtrain.intervals import compare, holm, mcnemar, paired_bootstrap, too_few, wilson
+from embodied_midtrain.intervals import compare, corrected, holm, mcnemar, paired_bootstrap, too_few, wilson
 
 
 @pytest.mark.parametrize(
@@ -70,9 +70,9 @@ def test_bootstrap_keeps_the_number_of_episodes_of_each_task():
 
 def test_a_clear_difference_is_called():
     a, b = pairs(20, 2, 30, 28)
-    found = compare(a, b, name_a="selected", name_b="off the shelf")
+    found = compare(a, b)
     assert found.outcome == "better" and found.low > 0 and found.p < 0.001
-    assert "selected is better than off the shelf" in found.verdict
+    assert "selected is better than off the shelf, by more than noise" in found.verdict("selected", "off the shelf")
     assert compare(b, a).outcome == "worse"
 
 
@@ -83,14 +83,14 @@ def test_too_few_episodes_are_said_to_be_too_few():
     assert found.low > 0
     assert found.p == pytest.approx(0.0625)
     assert found.outcome == "cannot tell"
-    assert "cannot be told apart with this many episodes" in found.verdict
-    assert "would need about" in found.verdict
+    said = found.verdict("a", "b")
+    assert "cannot be told apart with this many episodes" in said and "would need about" in said
 
 
 def test_equal_results_promise_nothing():
     a, b = pairs(4, 4, 40, 32)
     found = compare(a, b)
-    assert found.outcome == "cannot tell" and "would need" not in found.verdict
+    assert found.outcome == "cannot tell" and "would need" not in found.verdict("a", "b")
 
 
 def test_the_level_of_the_test_holds():
@@ -116,3 +116,16 @@ def test_holm_against_the_table_of_its_definition():
 def test_holm_keeps_the_chance_of_any_false_finding():
     random = np.random.default_rng(0).uniform(size=(4000, 6))
     assert 0.04 < np.mean([min(holm(row)) < 0.05 for row in random]) < 0.06
+
+
+def test_a_finding_has_to_survive_all_tests_but_those_of_controls():
+    """p = .0156, .0312 and .031 alone; of the first two Holm makes .031 and .031, of three it would make .047."""
+    strong, weak, control = compare(*pairs(7, 0, 20)), compare(*pairs(6, 0, 20)), compare(*pairs(0, 6, 20))
+    found = corrected([strong, weak, control], controls={2})
+    assert [one.p_adjusted for one in found] == pytest.approx([0.03125, 0.03125, 0.03125])
+    assert [one.outcome for one in found] == ["better", "better", "worse"] and found[2] == control
+    found = corrected([strong, weak, compare(*pairs(3, 3, 20)), control], controls={3})
+    assert [one.p_adjusted for one in found] == pytest.approx([0.046875, 0.0625, 1.0, 0.03125])
+    assert [one.outcome for one in found] == ["better", "cannot tell", "cannot tell", "worse"]
+    assert "cannot be told apart" in found[1].verdict("a", "b")
+    assert "p = 0.031, by Holm over 3 tests 0.062)" in found[1].verdict("a", "b")

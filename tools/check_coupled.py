@@ -12,7 +12,8 @@ positions the answers are computed again with formulas of their own. Printed are
 - by kind, how many answers were computed again and how many differ. Of the sub-actions (plan, phase, next) only
   what contacts tell is checked: whether something is held before, then and later.
 
-The exit status is 1 on a mismatch, on fewer than `--least` answers, and where offsets are over 2 %.
+The exit status is 1 on a mismatch, on fewer than `--least` answers, and where the fingers' median offset or any of the
+point's is over 2 %.
 """
 
 from __future__ import annotations

@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "audit": ("diagnostics.audit:audit_command", "did the ranking find the robot's world, or a shortcut?"),
     "retention": ("diagnostics.retention:retention_command", "held-out questions before and after: what was kept"),
     "drift": ("diagnostics.drift:drift_command", "how far a backbone moved: CKA by layer, distance of weights"),
+    "drift along": ("diagnostics.course:along_command", "the same at each milestone of a policy's training"),
     "probe": ("diagnostics.probe:probe_command", "what frozen features say of the robot: actions, gripper, objects"),
     "probe predict": ("diagnostics.predict:predict_command", "which figure of a variant goes with closed-loop success"),
     "explore": ("explore.explore:explore_command", "pool, selection and robot frames on a map, in the browser"),

@@ -6,8 +6,8 @@ Policies are compared on the same initial states, so differences are tested on p
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Literal
 
@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Outcome = Literal["better", "worse", "cannot tell"]
+LEVEL = 0.05
+"""Of tests."""
 
 
 def wilson(successes: int, episodes: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -105,9 +107,9 @@ class Difference:
         a, b: shares of success.
         difference: a - b.
         low, high: 95 % interval of the difference (paired bootstrap within tasks).
+        pairs, differing: episodes, and how many of them ended differently.
         p: exact McNemar.
-        outcome: a against b; "cannot tell" unless interval and test agree.
-        verdict: the sentence for a reader.
+        p_adjusted: the same by Holm, where it is one of several `tests`.
     """
 
     a: float
@@ -115,24 +117,42 @@ class Difference:
     difference: float
     low: float
     high: float
+    pairs: int
+    differing: int
     p: float
-    outcome: Outcome
-    verdict: str
+    p_adjusted: float
+    tests: int = 1
+
+    @property
+    def outcome(self) -> Outcome:
+        """a against b. Both the interval must leave out 0 and p be below the level: the bootstrap alone is too sure of
+        itself with few pairs (from 5 of 5 in one direction it excludes 0 with certainty; the coin says p = .06)."""
+        if self.p_adjusted >= LEVEL or self.low <= 0 <= self.high:
+            return "cannot tell"
+        return "better" if self.difference > 0 else "worse"
+
+    def verdict(self, name_a: str, name_b: str) -> str:
+        """The sentence for a reader."""
+        facts = (
+            f"{name_a} {self.a:.0%}, {name_b} {self.b:.0%}, n = {self.pairs} pairs; difference "
+            f"{100 * self.difference:+.0f} points, 95 % interval {100 * self.low:+.0f} to {100 * self.high:+.0f}, "
+            f"p = {self.p:.2g}"
+        )
+        if self.tests > 1:
+            facts += f", by Holm over {self.tests} tests {self.p_adjusted:.2g}"
+        if self.outcome != "cannot tell":
+            return f"{name_a} is {self.outcome} than {name_b}, by more than noise ({facts})."
+        text = f"{name_a} and {name_b} cannot be told apart with this many episodes ({facts})."
+        share, level = self.differing / self.pairs, LEVEL / self.tests
+        if self.difference and (wanted := _episodes_wanted(abs(self.difference), share, level)) > self.pairs:
+            text += f" A difference of this size would need about {wanted} episodes each to show."
+        return text
 
 
 def compare(
-    a: Sequence[bool] | NDArray[np.bool_],
-    b: Sequence[bool] | NDArray[np.bool_],
-    *,
-    tasks: Sequence[str] | None = None,
-    name_a: str = "a",
-    name_b: str = "b",
-    level: float = 0.05,
+    a: Sequence[bool] | NDArray[np.bool_], b: Sequence[bool] | NDArray[np.bool_], tasks: Sequence[str] | None = None
 ) -> Difference:
-    """Whether the difference between two variants on the same episodes is more than noise.
-
-    Both the interval must leave out 0 and McNemar's p be below `level`: the bootstrap alone is too sure of itself
-    with few pairs (from 5 of 5 in one direction it excludes 0 with certainty; the coin says p = .06).
+    """The difference between two variants on the same episodes.
 
     Args:
         a, b: success per episode, in the same order of task and initial state.
@@ -142,26 +162,24 @@ def compare(
         ValueError: on lists of different lengths, or empty ones.
     """
     left, right = _pairs(a, b)
-    n = len(left)
     share_a, share_b = float(left.mean()), float(right.mean())
-    low, high = paired_bootstrap(left, right, tasks, confidence=1 - level)
+    low, high = paired_bootstrap(left, right, tasks)
     p = mcnemar(left, right)
-    difference = share_a - share_b
-    sure = p < level and (low > 0 or high < 0)
-    outcome: Outcome = "cannot tell" if not sure else "better" if difference > 0 else "worse"
-    shares = f"{name_a} {share_a:.0%}, {name_b} {share_b:.0%}, n = {n} pairs"
-    span = (
-        f"difference {100 * difference:+.0f} points, 95 % interval {100 * low:+.0f} to {100 * high:+.0f}, p = {p:.2g}"
-    )
-    if outcome == "cannot tell":
-        verdict = f"{name_a} and {name_b} cannot be told apart with this many episodes ({shares}; {span})."
-        differing = int((left != right).sum())
-        share = differing / n
-        if difference and (wanted := _episodes_wanted(abs(difference), share, level)) > n:
-            verdict += f" A difference of this size would need about {wanted} episodes each to show."
-    else:
-        verdict = f"{name_a} is {outcome} than {name_b}, by more than noise ({shares}; {span})."
-    return Difference(share_a, share_b, difference, low, high, p, outcome, verdict)
+    differing = int((left != right).sum())
+    return Difference(share_a, share_b, share_a - share_b, low, high, len(left), differing, p, p)
+
+
+def corrected(found: Sequence[Difference], controls: Container[int] = ()) -> list[Difference]:
+    """Several tests that one answer rests on: a finding has to survive all of them (Holm).
+
+    Args:
+        controls: places of tests that ask another question, of the benchmark: they stay as they are.
+    """
+    tests = [n for n in range(len(found)) if n not in controls]
+    adjusted = dict(zip(tests, holm([found[n].p for n in tests]), strict=True))
+    return [
+        replace(one, p_adjusted=adjusted[n], tests=len(tests)) if n in adjusted else one for n, one in enumerate(found)
+    ]
 
 
 def _episodes_wanted(difference: float, differing: float, level: float, power: float = 0.8) -> int:

@@ -18,7 +18,7 @@ import pytest
 from embodied_midtrain.artifacts import DiskFull, Skips, StageError
 from embodied_midtrain.benchmarks.demos import DemosConfig, demos_command, record_demos
 from embodied_midtrain.robots.opening import open_robots
-from tests.benchmarks.fake_world import SLOW
+from tests.benchmarks.fake_world import SLOW, FakeWorld
 
 FAKE = DemosConfig(tasks=("slide",), episodes=12, size=24, benchmark="tests.benchmarks.fake_world:FakeWorld")
 
@@ -79,6 +79,12 @@ def test_a_few_steps_follow_success(tmp_path):
 def test_wordings_take_turns(recorded):
     words = [e.instruction for e in open_robots(recorded.path, Skips())]
     assert words == ["slide to the mark", "bring the light to the mark by slide"] * 6
+
+
+def test_what_evaluations_hold_out_can_be_shown_for_questions(tmp_path):
+    shown = record_demos(tmp_path / "demos", replace(FAKE, episodes=2, wording="held-out"), processes=1)
+    known = set(FakeWorld().instructions("slide").held_out)
+    assert {e.instruction for e in open_robots(shown.path, Skips())} <= known
 
 
 def test_the_number_of_processes_changes_nothing(recorded, tmp_path):

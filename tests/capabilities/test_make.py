@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from embodied_midtrain.artifacts import ArtifactMismatch, Skips, StageError, read_json
+from embodied_midtrain.artifacts import Artifact, ArtifactMismatch, Skips, StageError, read_json
 from embodied_midtrain.backbones.opening import load_backbone
 from embodied_midtrain.capabilities import filling, make
 from embodied_midtrain.capabilities.make import SUMMARY, CapabilityConfig, capability
@@ -125,9 +125,15 @@ def test_more_wanted_than_there_is(given, tmp_path, capsys, monkeypatch):
 
 def test_actions_need_no_truth(given, tmp_path, monkeypatch):
     monkeypatch.delattr(make, "open_traces")
-    monkeypatch.setattr(make, "open_robots", lambda *_: given["robots"])
+
+    def read(_, skips):
+        skips.add("bad actions", "demo_0")
+        return given["robots"]
+
+    monkeypatch.setattr(make, "open_robots", read)
     make.capability_command(tmp_path / "out", CapabilityConfig(domains=("action",), budget=9), demos=tmp_path)
     assert len(list(open_pool(tmp_path / "out", skips=Skips()))) == 9
+    assert Artifact.open(tmp_path / "out").counts["skipped"] == {"bad actions": 1}
 
 
 def test_a_backbone_is_trained_on_all_of_it(made, tmp_path):
@@ -145,20 +151,23 @@ def test_a_pool_of_your_own_stands_for_a_domain(tmp_path):
     ]
     for n in range(40):
         Image.new("RGB", (8, 8), (n, 0, 0)).save(tmp_path / f"{n}.png")
-    (tmp_path / "refcoco.json").write_text(json.dumps(rows))
-    own = open_pool(tmp_path / "refcoco.json", skips=Skips())
+    own = tmp_path / "refcoco.json"
+    own.write_text(json.dumps([*rows, {**rows[0], "id": "gone", "image": "gone.png"}]))
     sides = {}
     for split in ("train", "held-out"):
         config = CapabilityConfig(domains=("grounding",), budget=1000, split=split)
         artifact = capability(tmp_path / split, config, pools={"grounding": own})
         samples = list(open_pool(artifact.path, skips=Skips()))
-        assert {s.source for s in samples} == {"grounding"}
+        assert {s.source for s in samples} == {"grounding"} and artifact.counts["skipped"] == {"missing image": 1}
         sides[split] = {s.id: s.answer for s in samples}
     assert len(sides["train"]) + len(sides["held-out"]) == 80
     shown = {split: set(answers.values()) for split, answers in sides.items()}
     assert shown["held-out"] and not shown["train"] & shown["held-out"], "a picture is on one side only"
     few = CapabilityConfig(domains=("grounding",), budget=7)
     assert capability(tmp_path / "few", few, pools={"grounding": own}).counts["used"] == 7
+    own.write_text(json.dumps([{**rows[0], "image": "gone.png"}]))
+    with pytest.raises(StageError, match=r"json has no sample of the split train \(skipped: 1 missing image\)"):
+        capability(tmp_path / "none", few, pools={"grounding": own})
 
 
 def test_what_cannot_be_made(tmp_path, given):
@@ -171,6 +180,10 @@ def test_what_cannot_be_made(tmp_path, given):
     few = CapabilityConfig(domains=("plan",), split="held-out")
     with pytest.raises(StageError, match="none of the 2 episodes of made is of the split held-out"):
         capability(tmp_path / "c", few, episodes=as_traces(several(2)))
+    untaught = Dots(20)
+    untaught.episodes = [episode for episode in untaught.episodes if split_of(episode.id) == "held-out"]
+    with pytest.raises(StageError, match="no episode to train on"):
+        capability(tmp_path / "g", CapabilityConfig(domains=("action",), split="held-out"), robots=untaught)
     for wrong, said in (
         (CapabilityConfig(domains=("spacial",)), "did you mean 'spatial'"),
         (CapabilityConfig(domains=("plan", "plan")), "named twice"),
@@ -179,7 +192,7 @@ def test_what_cannot_be_made(tmp_path, given):
         with pytest.raises(ValueError, match=said):
             capability(tmp_path / "d", wrong, **given)
     with pytest.raises(ValueError, match="no such domain is asked for"):
-        capability(tmp_path / "e", CapabilityConfig(domains=("plan",)), **given, pools={"spatial": []})
+        capability(tmp_path / "e", CapabilityConfig(domains=("plan",)), **given, pools={"spatial": tmp_path})
 
 
 def test_without_rendering_it_says_what_to_install(tmp_path):

@@ -106,7 +106,7 @@ def trace(number=0, every=4, shift=(0.0, 0.0, 0.0), instruction="put the red cub
         touched=held.copy(),
         held=held,
         things=Things(
-            tuple(Named(name, movable=name != "wall", grasped=name != "wall") for name in NAMES),
+            tuple(Named(name, grasped=name != "wall") for name in NAMES),
             (things[looks] - HALF).astype(np.float32),
             (things[looks] + HALF).astype(np.float32),
         ),

@@ -10,6 +10,7 @@ import pytest
 from embodied_midtrain.artifacts import ArtifactMismatch, Skips, StageError, read_json
 from embodied_midtrain.coupled.couple import CoupleConfig, couple, read_facts
 from embodied_midtrain.coupled.questions import CATEGORY, FAMILIES
+from embodied_midtrain.episodes import BadEpisode, StoredFrames
 from embodied_midtrain.midtraining.midtrain import MidtrainConfig, midtrain
 from embodied_midtrain.sources.opening import open_pool
 from tests.coupled import made
@@ -120,6 +121,43 @@ def test_hidden_things_are_not_asked_about(tmp_path):
     assert left["grasp-point"].get("grasp point hidden") and left["meant"]
 
 
+def test_empty_masks(tmp_path):
+    trace = made.trace()
+    views = tuple(replace(view, seen=np.zeros_like(view.seen)) for view in trace.views)
+    _, _, facts = pool_of(tmp_path / "out", [replace(trace, views=views)])
+    assert {row["answer"] for row in facts if row["kind"] in ("what-at", "visible")} == {"none of the objects", "no"}
+    assert not {"where", "box", "meant", "side", "direction", "describe", "graspable"} & {row["kind"] for row in facts}
+    left = read_json(tmp_path / "out" / "coupled.json")["left_out"]
+    assert left["where"] == {"a thing not clearly in view": 17 * 2 * len(made.NAMES)}
+    assert left["side"] == {"no thing clearly in view": 17}
+
+
+def test_a_scene_that_stands_out_of_view(tmp_path):
+    _, _, facts = pool_of(tmp_path / "out", [made.trace(shift=(0.5, 0.0, 0.0))])
+    left = read_json(tmp_path / "out" / "coupled.json")["left_out"]
+    assert left["path"] == {"path leaves the picture": 17} and left["grasp-point"]["grasp point out of view"] > 0
+    assert {row["views"][0] for row in facts if row["kind"] in ("where", "box", "visible")} == {"wrist"}
+    assert not {"path", "grasp-point", "meant", "direction"} & {row["kind"] for row in facts}
+
+
+def unreadable(view):
+    def read(wanted):
+        raise BadEpisode("broken video")
+
+    return replace(view, frames=StoredFrames(view.frames.shape, read))
+
+
+def test_pictures_that_cannot_be_read(tmp_path):
+    trace = made.without(made.trace(), fingers=1, seen=1)
+    broken = replace(trace, id="made/broken", views=tuple(map(unreadable, trace.views)))
+    artifact, _, facts = pool_of(tmp_path / "out", [broken, trace])
+    # When motion is to tell whether the calibration fits, and at each look.
+    assert artifact.counts["skipped"] == {"broken video": 1 + 17}
+    assert {row["episode"] for row in facts} == {trace.id}
+    with pytest.raises(StageError, match="skipped: 18 broken video"):
+        couple(tmp_path / "none", ALL, episodes=made.as_traces([broken]))
+
+
 def test_an_instruction_that_names_nothing_in_view(tmp_path):
     trace = made.trace(instruction="tidy up")
     trace.held[:] = trace.touched[:] = -1
@@ -129,19 +167,24 @@ def test_an_instruction_that_names_nothing_in_view(tmp_path):
     assert "meant" not in {row["kind"] for row in facts}
     assert left["meant"] == {"no thing that the instruction is carried out on": 17}
     assert left["grasp-point"]["episode without a grasp"] == 1
+    assert left["phase"]["the episode is of one phase"] == 16, "one choice is none"
 
 
 def shout(sample):
-    user, answer = sample.turns
-    return None if "left" in answer.text else replace(sample, turns=(replace(user, text=user.text.upper()), answer))
+    """Loses region marks, too."""
+    user, answer = (replace(turn, text=turn.text.upper()) for turn in sample.turns)
+    return None if "LEFT" in answer.text else replace(sample, id="mine", turns=(user, answer))
 
 
 def test_a_rewriter_of_ones_own(tmp_path, monkeypatch):
     monkeypatch.setattr("tests.coupled.made.shout", shout, raising=False)
     config = CoupleConfig(weights={"spatial": 1}, rewrite="tests.coupled.made:shout")
-    artifact, samples, _ = pool_of(tmp_path / "out", made.several(), config)
-    assert all(sample.turns[0].text.isupper() or "<REGION>" in sample.turns[0].text for sample in samples)
-    assert artifact.counts["skipped"]["left out by the rewriter"] > 0
+    artifact, samples, facts = pool_of(tmp_path / "out", made.several(), config)
+    assert samples and all(sample.turns[0].text.isupper() for sample in samples)
+    assert [(s.id, s.turns[0].text, s.answer) for s in samples] == [
+        (r["id"], r["question"], r["answer"]) for r in facts
+    ]
+    assert artifact.counts["skipped"].keys() == {"left out by the rewriter", "rewriter: bad geometry"}
     with pytest.raises(ValueError, match=r"package\.module:function"):
         couple(tmp_path / "b", CoupleConfig(rewrite="os"), episodes=made.as_traces(made.several()))
 

@@ -1,5 +1,7 @@
 """Data without a simulator: a state, perhaps a calibration."""
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from embodied_midtrain.coupled.couple import CoupleConfig, couple, read_facts
 from embodied_midtrain.coupled.measured import MeasuredConfig
 from embodied_midtrain.coupled.opening import open_traces
 from embodied_midtrain.episodes import ActionSpec, Episode
-from embodied_midtrain.robots.hdf5 import close_header, write_demo, write_header
+from embodied_midtrain.robots.hdf5 import CAMERA, close_header, write_demo, write_header
 from tests.coupled import made
 
 SPEC = ActionSpec(("x", "y", "z", "gripper"), "delta", "world", "none", 3, 1, (-1.0,) * 4, (1.0,) * 4, 20.0)
@@ -22,13 +24,18 @@ COUPLE = CoupleConfig(looks_per_episode=12, questions_per_look=9)
 
 @pytest.fixture(scope="module")
 def episodes(tmp_path_factory):
-    path = tmp_path_factory.mktemp("real") / "stack.hdf5"
+    return written(tmp_path_factory.mktemp("real") / "stack.hdf5")
+
+
+def written(path, unknown=()):
+    """Three episodes; of those in `unknown` one state is no number."""
     with h5py.File(path, "w") as file:
         data = write_header(file, task="stack", instruction="stack the cubes", spec=SPEC, environment={})
         for number in range(3):
             trace = made.trace(number, every=1, shift=(0.01 * number, 0.0, 0.0))
             frames = trace.view("agent").frames
             state = np.concatenate([trace.place, trace.opening[:, None]], 1)
+            state[30:31] = np.nan if number in unknown else state[30]
             episode = Episode("", "stack", trace.instruction, frames, np.zeros((len(frames), 4), np.float32))
             write_demo(data, number, episode, observations={"pose": state})
         close_header(file, {})
@@ -75,6 +82,22 @@ def test_without_a_gripper_there_are_no_grasps(tmp_path, episodes):
     assert "plan" in kinds and left["grasp-point"]["episode without a grasp"] == 3
 
 
+def test_a_state_that_is_no_number(tmp_path):
+    artifact, kinds, _ = asked(tmp_path / "out", written(tmp_path / "stack.hdf5", unknown=[1]), calibration(tmp_path))
+    assert artifact.counts["skipped"] == {"nan state": 1} and "path" in kinds
+    assert {row["episode"] for row in read_facts(tmp_path / "out")} == {"stack/demo_0", "stack/demo_2"}
+
+
+def test_a_calibration_of_another_camera(tmp_path, episodes):
+    known = calibration(tmp_path)
+    (entry,) = known.cameras.values()
+    for cameras, camera in (({"left": entry}, CAMERA), ({"left": entry, "right": entry}, None)):
+        with pytest.raises(StageError, match="the calibration names left"):
+            list(open_traces(episodes, STATE, camera=camera, calibration=replace(known, cameras=cameras)))
+    # The only one is meant where none is named.
+    assert len(list(open_traces(episodes, STATE, calibration=replace(known, cameras={"left": entry})))) == 3
+
+
 @pytest.mark.parametrize("wrong", [{"convention": "opengl"}, {"position": [0.9, -0.2, 0.9]}])
 def test_one_that_does_not_fit_is_found(tmp_path, episodes, wrong):
     artifact, kinds, _ = asked(tmp_path / "out", episodes, calibration(tmp_path, **wrong))
@@ -98,6 +121,7 @@ def test_pixels_and_field_of_view_are_the_same_camera(tmp_path):
     [
         ({"fovy": None}, "needs fovy"),
         ({"fovy": 200.0}, "between 0 and 180"),
+        ({"fovy": None, "fx": 1.0, "fy": 1.0, "cx": 0.0, "cy": 0.0, "size": [0, 0]}, "above 0"),
         ({"rotation": [[1, 0, 0], [0, 1, 0], [0, 0, 2]]}, "no rotation"),
         ({"positon": [0, 0, 0]}, "did you mean 'position'"),
     ],
@@ -112,3 +136,6 @@ def test_a_wrong_index_and_a_missing_name_say_what_to_do(tmp_path, episodes):
         asked(tmp_path / "a", episodes, measured=MeasuredConfig(state="pose", place=(0, 1, 9)))
     with pytest.raises(StageError, match="--state"):
         open_traces(episodes)
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(StageError, match="that --state names"):
+        open_traces(tmp_path, calibration=calibration(tmp_path))

@@ -1,7 +1,10 @@
 """A simulator's own episode, through the demonstrations' file, against MuJoCo's own renderer and cameras."""
 
 import copy
+import shutil
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -12,6 +15,7 @@ from embodied_midtrain.coupled.opening import Traces, open_traces
 from embodied_midtrain.coupled.projection import CLOSE, finger_fit
 from embodied_midtrain.coupled.questions import CATEGORY
 from embodied_midtrain.coupled.recording import recorded_traces
+from embodied_midtrain.episodes import BadEpisode
 from embodied_midtrain.robots.opening import open_robots
 from tests.benchmarks.fake_world import FakeWorld
 from tools.check_coupled import play
@@ -68,6 +72,17 @@ def test_demonstrations_with_truth_are_still_demonstrations(episode):
     (found,) = open_robots(path, Skips())
     assert np.array_equal(found.frames[:][trace.looks], trace.view("agent").frames[:])
     assert found.instruction == trace.instruction and len(trace.place) == len(found.actions)
+
+
+def test_a_damaged_picture_says_so(episode, tmp_path):
+    path = shutil.copy(episode[0], tmp_path)
+    with h5py.File(path, "r+") as file:
+        file["data/demo_0/truth/views/wrist/frames"].id.write_direct_chunk((1, 0, 0, 0), b"no picture")
+    (trace,) = recorded_traces([Path(path)], Skips())
+    frames = trace.view("wrist").frames
+    assert frames[0].any()
+    with pytest.raises(BadEpisode, match="damaged truth"):
+        frames[1]
 
 
 def test_demos_record_truth_when_asked(tmp_path):

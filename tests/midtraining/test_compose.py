@@ -63,6 +63,13 @@ def test_it_moves_with_its_pools_and_notices_others(tmp_path: Path, pools: dict[
         open_pool(tmp_path / "moved" / "c", skips=Skips())
 
 
+def test_records_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "captions.jsonl").write_text('{"caption": "a red mug", "id": "1"}\n{broken\n')
+    made = compose(tmp_path / "c", ComposeConfig(budget=3), pools={"captions": tmp_path / "captions.jsonl"})
+    assert made.counts["shares"]["captions"] == {"samples": 1, "drawn": 3, "repeated": 2}
+    assert made.counts["skipped"] == {"broken JSON": 1}
+
+
 def test_what_cannot_be_meant(tmp_path: Path, pools: dict[str, Path]) -> None:
     with pytest.raises(StageError, match="is in the pool near and in again"):
         compose(tmp_path / "a", ComposeConfig(budget=4), pools={**pools, "again": pools["near"]})

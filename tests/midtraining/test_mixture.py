@@ -6,14 +6,14 @@ from tests.midtraining.small_pool import samples
 from tests.tiny import backbone
 
 
-def mixture(folder, weights) -> Mixture:
-    """Of the twelve samples, in parts of two."""
+def mixture(folder, weights, times=1) -> Mixture:
+    """Of the twelve samples (each named so many times), in parts of two."""
     by_key = {sample.key: sample for sample in samples()}
     budget = Budget(steps=4, batch=3, seed=0, weights=weights, repeats=True)
     with open_stage(folder, "midtrain", {}, {}) as run:
         return prepare(
             run,
-            list(by_key),
+            list(by_key) * times,
             lambda keys: (by_key[key] for key in keys),
             backbone("compact"),
             budget,
@@ -38,3 +38,10 @@ def test_no_more_is_rendered_than_the_budget_needs(tmp_path):
     # Eight draws of four books, four of eight charts.
     assert sorted(source for source, _ in some.keys) == ["books"] * 4 + ["charts"] * 4
     assert len(list((tmp_path / PARTS).glob("rows-*.json"))) == 4
+
+
+def test_repeats_that_a_composition_brings_are_counted(tmp_path):
+    composed = mixture(tmp_path, {}, times=2)
+    different = {composed.keys[place] for place in composed.steps.ravel().tolist()}
+    repeated = sum(row["repeated"] for row in composed.composition().values())
+    assert repeated == composed.steps.size - len(different) > 0

@@ -7,23 +7,40 @@ import pytest
 from embodied_midtrain.artifacts import open_stage, write_json
 from embodied_midtrain.benchmarks.rollout import EpisodeResult
 from embodied_midtrain.config import ConfigError
+from embodied_midtrain.intervals import holm
 from embodied_midtrain.policies.finetune import FinetuneConfig
+from embodied_midtrain.recipes.benchmarks import RobotBenchmark
 from embodied_midtrain.recipes.layout import Layout
 from embodied_midtrain.recipes.recipe import Recipe, Variant
-from embodied_midtrain.recipes.results import ClosedLoop, closed_loop
+from embodied_midtrain.recipes.results import closed_loop as read
+from embodied_midtrain.report.summary import BenchmarkResult
 
 RECIPE = Recipe(name="r", finetune=FinetuneConfig(chunk=4, executed=2))
 
 
-def play(layout: Layout, variant: str, share: float, seed: int = 0) -> None:
+def closed_loop(layout: Layout, recipe: Recipe) -> BenchmarkResult:
+    """On the recipe's only robot."""
+    ((found,), faults) = read(layout, recipe)
+    assert faults == ()
+    return found
+
+
+def play(layout: Layout, variant: str, share: float, seed: int = 0, start: str = "") -> None:
     """Rollouts of which about `share` succeed."""
     random = np.random.default_rng(seed)
     episodes = [
         EpisodeResult(
-            task, n, 2 * n + 1, f"{task}{n}", "go", bool(random.random() < share), 50, video="v.mp4" if n == 0 else ""
+            task,
+            n,
+            2 * n + 1,
+            f"{start}{task}{n}",
+            "go",
+            bool(random.random() < share),
+            50,
+            video="v.mp4" if n == 0 else "",
         )
         for task in ("a", "b")
-        for n in range(40)
+        for n, video in enumerate(["v.mp4", *[""] * 39])
     ]
     with open_stage(layout.rollouts(variant), "rollout", {}, {"policy": variant}) as run:
         write_json(run.file("episodes.json"), [asdict(e) for e in episodes])
@@ -31,7 +48,8 @@ def play(layout: Layout, variant: str, share: float, seed: int = 0) -> None:
 
 
 def test_nothing_rolled_out_is_nothing_said(tmp_path: Path) -> None:
-    assert closed_loop(Layout(tmp_path), RECIPE) == ClosedLoop()
+    names = ("off-the-shelf", "random", "selected", "scratch")
+    assert read(Layout(tmp_path), RECIPE) == ((BenchmarkResult("", waiting=names),), ())
 
 
 def test_variants_are_compared_on_the_same_episodes(tmp_path: Path) -> None:
@@ -50,6 +68,40 @@ def test_variants_are_compared_on_the_same_episodes(tmp_path: Path) -> None:
         ("off-the-shelf", "scratch"): ("initialisation", "better"),
     }
     assert found.videos[0].path == "rollouts/off-the-shelf/v.mp4"
+
+
+def test_findings_survive_all_comparisons_of_the_recipe(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    for variant, share in (("off-the-shelf", 0.5), ("random", 0.5), ("selected", 0.6), ("scratch", 0.05)):
+        play(layout, variant, share)
+    rows = closed_loop(layout, RECIPE).comparisons
+    own = [row for row in rows if row.kind == "variant"]
+    assert [row.p_adjusted for row in own] == holm([row.p for row in own]) and rows[-1].p_adjusted is None
+    # Alone it would be one: the interval leaves out 0.
+    (selected,) = (row for row in own if (row.variant, row.baseline) == ("selected", "off-the-shelf"))
+    assert selected.low > 0 and selected.p < 0.05 <= (selected.p_adjusted or 0)
+    assert selected.outcome == "cannot tell" and "cannot be told apart" in selected.verdict
+
+
+def test_several_benchmarks_are_corrected_together(tmp_path: Path) -> None:
+    own = RobotBenchmark(target=Path("x"), chunk=4, executed=2)
+    recipe = replace(RECIPE, variants=(Variant("one"), Variant("two")), benchmarks={"near": own, "far": own})
+    layout = Layout(tmp_path)
+    for name in recipe.benchmarks:
+        play(layout, f"{name}/one", 0.5)
+        play(layout, f"{name}/two", 0.6)
+    rows, _ = read(layout, recipe)
+    assert [(c.p, c.p_adjusted, c.outcome) for row in rows for c in row.comparisons] == 2 * [
+        (0.03125, 0.0625, "cannot tell")
+    ]
+
+
+def test_episodes_that_did_not_begin_alike_are_not_compared(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    play(layout, "off-the-shelf", 0.5)
+    play(layout, "random", 0.5, start="other")
+    ((found,), (fault,)) = read(layout, RECIPE)
+    assert len(found.variants) == 2 and not found.comparisons and "did not begin a (state 1) alike" in fault
 
 
 def test_a_control_that_does_as_well_is_said_plainly(tmp_path: Path) -> None:

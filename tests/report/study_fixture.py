@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from embodied_midtrain.intervals import wilson
+from embodied_midtrain.benchmarks.rollout import TaskResult
 from embodied_midtrain.report.study import (
-    Share,
     StudyBenchmark,
     StudyCell,
     StudyComparison,
@@ -23,16 +22,15 @@ TITLES = {"base": "off the shelf", "grounding": "<b>Grounding</b> | domain", "sp
 COLUMNS = [(benchmark, head) for benchmark in ("sorting", "named") for head in ("mlp", "flow")]
 
 
-def share(successes: int, episodes: int, note: str = "") -> Share:
-    low, high = wilson(successes, episodes)
-    return Share(successes, episodes, successes / episodes, low, high, note)
+def share(rate: float, episodes: int) -> TaskResult:
+    return TaskResult.of([n < rate * episodes for n in range(episodes)])
 
 
 def cell(variant: str, benchmark: str, head: str) -> StudyCell:
     rate = RATES[variant]
-    tasks = {name: share(round(24 * rate), 24, "too few episodes") for name in ("animal", "food")}
+    tasks = {name: share(rate, 24) for name in ("animal", "food")}
     by_seed = {"0": rate - 0.05, "1": rate, "2": rate + 0.05}
-    return StudyCell(variant, benchmark, head, share(round(144 * rate), 144), tasks, by_seed, 0.05)
+    return StudyCell(variant, benchmark, head, share(rate, 144), tasks, by_seed, 0.05)
 
 
 def comparison(variant: str, benchmark: str, head: str) -> StudyComparison:

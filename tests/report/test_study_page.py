@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from embodied_midtrain.artifacts import StageError, read_json
+from embodied_midtrain.artifacts import StageError
 from embodied_midtrain.cli import main
+from embodied_midtrain.diagnostics.predict import Variant, read_variants
 from embodied_midtrain.report.page import PAGE
 from embodied_midtrain.report.study import FIGURES, STUDY, load_study_summary, save_study
 from embodied_midtrain.report.study_page import study_report
@@ -19,11 +20,9 @@ from .study_fixture import make_study
 def test_the_document_comes_back_as_it_was(tmp_path: Path) -> None:
     made = make_study(tmp_path)
     assert load_study_summary(tmp_path) == made
-    table = read_json(tmp_path / FIGURES)["variants"]
-    assert [row["name"] for row in table] == ["base", "grounding", "spatial", "scratch"], (
-        "the broken one has no success"
-    )
-    assert table[1] == {"name": "grounding", "success": 0.75, "figures": {"drift: text states": 0.9}}
+    table = read_variants(tmp_path / FIGURES)
+    assert [row.name for row in table] == ["base", "grounding", "spatial", "scratch"], "the broken one has no success"
+    assert table[1] == Variant("grounding", 0.75, {"drift: text states": 0.9})
     (tmp_path / STUDY).write_text('{"name": "a", "cels": []}')
     with pytest.raises(StageError, match="did you mean 'cells'"):
         load_study_summary(tmp_path)

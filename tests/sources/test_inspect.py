@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from embodied_midtrain.cli import main
+from embodied_midtrain.sources import pictures
 from embodied_midtrain.sources.inspect import inspect_pool
 
 
@@ -33,6 +34,11 @@ def test_counts_sizes_and_faults(pool: Path) -> None:
 
 def test_headers_alone_do_not_find_what_is_cut_off(pool: Path) -> None:
     assert inspect_pool(pool, decode=False)["skipped"] == {"missing image": 1}
+
+
+def test_headers_find_what_is_too_large(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 10)
+    assert inspect_pool(pool, decode=False)["skipped"] == {"image too large": 3, "missing image": 1}
 
 
 def test_the_command(pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

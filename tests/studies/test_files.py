@@ -62,9 +62,14 @@ def test_the_compact_protocol_is_the_sorting_recipes(name: str) -> None:
 @pytest.mark.parametrize("scale", ["", "_compact"])
 def test_domains_and_compositions_are_the_papers(scale: str) -> None:
     single = made(f"rethinking_domains{scale}")
-    assert set(single.study.variants) == {"base", *DOMAINS, "scratch"}
-    for domain in DOMAINS:
-        assert [s.name for s in on_the_way(single, domain)] == ["midtrain", "finetune"]
+    # The compact one also has two compositions, and everything by full training.
+    by_lora = {*DOMAINS, "G+E", "seven"} if scale else set(DOMAINS)
+    wholly = {f"{name}-full" for name in by_lora} if scale else set()
+    assert set(single.study.variants) == {"base", *by_lora, *wholly, "scratch"}
+    for name in by_lora | wholly:
+        trained, policy = on_the_way(single, name)
+        assert (trained.name, policy.name) == ("midtrain", "finetune")
+        assert trained.config.method == ("full" if name in wholly else "lora")
     together = made(f"rethinking_composition{scale}")
     mixed = {v: on_the_way(together, v)[0].inputs["pool"] for v in set(together.study.variants) - {"base", "scratch"}}
     sizes = {v: len(pool.inputs["pools"]) for v, pool in mixed.items()}  # type: ignore[union-attr,arg-type]

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from embodied_midtrain.artifacts import Artifact, StageError
+from embodied_midtrain.benchmarks.comparison import Record
+from embodied_midtrain.benchmarks.rollout import EpisodeResult
 from embodied_midtrain.cli import main
 from embodied_midtrain.intervals import holm
-from embodied_midtrain.report.study import StudyComparison, load_study_summary
+from embodied_midtrain.report.study import load_study_summary
 from embodied_midtrain.studies import engine
 from embodied_midtrain.studies.calling import House, is_done
 from embodied_midtrain.studies.engine import State, work
@@ -21,7 +23,7 @@ from embodied_midtrain.studies.graph import Base, Given, Stage
 from embodied_midtrain.studies.outline import outline
 from embodied_midtrain.studies.plan import plan
 from embodied_midtrain.studies.processes import Processes
-from embodied_midtrain.studies.results import corrected
+from embodied_midtrain.studies.results import _comparisons
 from embodied_midtrain.studies.run import house_of, run_study
 from embodied_midtrain.studies.stages import STAGES, kind_of
 from embodied_midtrain.studies.study import Call, Study, Variant
@@ -122,9 +124,7 @@ def test_a_new_variant_runs_only_what_is_new(
     out = tmp_path / "more"
     shutil.copytree(before, out)
     scratch = Variant(title="random words", random_language=True)
-    with heard(monkeypatch) as done:
-        made = plan(replace(study, variants={**study.variants, "scratch": scratch}, heads={}))
-    assert done == [] and len(made.cells) == 8
+    assert len(plan(replace(study, variants={**study.variants, "scratch": scratch}, heads={})).cells) == 8
     wider = replace(study, variants={**study.variants, "mid-2": replace(study.variants["mid"], title="again")})
     with heard(monkeypatch) as done:
         found = run_study(wider, out)
@@ -138,22 +138,31 @@ def test_a_new_variant_runs_only_what_is_new(
     assert {c.variant for c in found.cells} == {*study.variants, "robot"}
 
 
-def test_a_control_tests_the_benchmark_and_not_itself() -> None:
-    def row(variant: str, p: float, outcome: str) -> StudyComparison:
-        facts = {"pairs": 8, "difference": 0.1, "low": 0.01, "high": 0.2, "outcome": outcome, "verdict": "So."}
-        return StudyComparison(variant, "base", "b", "", p=p, p_adjusted=p, **facts)  # type: ignore[arg-type]
+def record(successes: int, start: str = "") -> Record:
+    """Of 40 episodes."""
+    made = Record()
+    made.add(EpisodeResult("push", n, n, f"{start}{n}", "", n < successes, 5) for n in range(40))
+    return made
 
+
+def test_a_control_tests_the_benchmark_and_not_itself() -> None:
     variants = {"base": Variant(), "a": Variant(), "b": Variant(), "scratch": Variant(random_language=True)}
     study = Study(name="s", variants=variants, benchmarks={})
-    rows = corrected(study, [row("a", 0.03, "better"), row("b", 0.02, "better"), row("scratch", 0.04, "worse")])
-    assert [r.p_adjusted for r in rows] == pytest.approx([0.04, 0.04, 0.04])
-    rows = corrected(study, [row("a", 0.03, "better"), row("b", 0.5, "cannot tell"), row("scratch", 0.04, "worse")])
-    assert [(round(r.p_adjusted, 3), r.outcome) for r in rows] == [
-        (0.06, "cannot tell"),
-        (0.5, "cannot tell"),
-        (0.04, "worse"),
+    played = {"base": record(20), "a": record(27), "b": record(26), "scratch": record(14)}
+    rows, unlike = _comparisons(study, {(name, "push", ""): one for name, one in played.items()})
+    assert [r.p for r in rows] == [2 / 2**7, 2 / 2**6, 2 / 2**6] and unlike == ()
+    assert [(r.variant, r.p_adjusted, r.outcome) for r in rows] == [
+        ("a", 4 / 2**7, "better"),
+        ("b", 4 / 2**7, "better"),
+        ("scratch", 2 / 2**6, "worse"),
     ]
-    assert "no finding any more" in rows[0].verdict and rows[2].verdict == "So."
+
+
+def test_what_did_not_begin_alike_is_said_and_not_compared() -> None:
+    study = Study(name="s", variants={"base": Variant(), "a": Variant(), "late": Variant()}, benchmarks={})
+    played = {"base": record(20), "a": record(27, "other "), "late": Record()}
+    rows, (unlike,) = _comparisons(study, {(name, "push", ""): one for name, one in played.items()})
+    assert rows == () and "a and base did not begin push (state 0) alike" in unlike
 
 
 def test_what_fails_leaves_the_others(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,10 +177,13 @@ def test_what_fails_leaves_the_others(root: Path, tmp_path: Path, capsys: pytest
     found = load_study_summary(out)
     assert {v.name: v.state for v in found.variants} == {"base": "done", "mid": "failed", "mid+robot": "done"}
     assert found.state == "partial" and {c.variant for c in found.cells} == {"base", "mid+robot"}
+    (row,) = (line for line in (out / "study.md").read_text().splitlines() if line.startswith("| mid |"))
+    assert "failed: midtrain (mid, seed 0): no sample can be used" in row
     left = [s for s in found.stages if s.time.state == "needs"]
     assert {s.stage for s in left} == {"finetune", "rollout"} and all("midtrain-" in s.time.note for s in left)
     assert main(["study", str(file), "--out", str(out), "--dry-run"]) == 0
     assert "failed before: midtrain-" in capsys.readouterr().out
+    assert main(["study", str(file), "--out", str(out), "--only", "base"]) == 0, "nothing of it has failed"
     # Mended, it goes on.
     values["variants"]["mid"]["stages"][0] = stage
     file.write_text(json.dumps(values))
@@ -252,6 +264,9 @@ def test_measures_become_figures(root: Path, tmp_path: Path) -> None:
     figures = {"steps": "drift.json:steps.-1.far", "nothing": "drift.json:steps.7.far", "word": "drift.json:word"}
     far = {"stage": "drift", "of": "policy", "inputs": {"base": "stage1", "model": "policy"}, "figures": figures}
     study = toy.study(root, measures={"far": far}, training_seeds=[0, 1], heads={})
+    plain = outline(plan(replace(study, measures={})), (), house_of(study, tmp_path))
+    # Of two variants with two seeds: finetune for one, compose and midtrain, drift.
+    assert outline(plan(study), (), house_of(study, tmp_path))["calls"] == plain["calls"] + 2 * (4 + 5)
     found = run_study(study, tmp_path / "out")
     assert {(f.variant, f.name, f.mean) for f in found.figures} == {("mid", "steps", 1.0), ("mid+robot", "steps", 2.0)}
     assert all(set(f.by_seed) == {"0", "1"} and f.benchmark == "stage" for f in found.figures)

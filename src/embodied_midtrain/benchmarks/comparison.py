@@ -1,15 +1,17 @@
 """`emt rollouts compare` and `emt rollouts play`: several policies on the same episodes, side by side.
 
 Policies may be variants of one study, or one policy at different steps of its training. Each is compared with the
-first, episode by episode: exact McNemar and a paired bootstrap within tasks (`intervals.compare`).
+first, episode by episode: exact McNemar and a paired bootstrap within tasks (`intervals.compare`), and of several
+tests only what survives all of them (`intervals.corrected`). Recipes and studies compare their variants likewise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from statistics import fmean
+from typing import Any
 
 from embodied_midtrain.artifacts import Artifact, StageError, write_json
 from embodied_midtrain.benchmarks.rollout import (
@@ -20,9 +22,69 @@ from embodied_midtrain.benchmarks.rollout import (
     read_episodes,
     rollout,
 )
-from embodied_midtrain.intervals import Difference, compare
+from embodied_midtrain.intervals import Difference, compare, corrected
 
 COMPARISON = "comparison.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a variant's policies have played.
+
+    Attributes:
+        episodes: by task, initial state, number and training seed.
+        lengths: subtasks done in a row of each, where the benchmark counts them (CALVIN).
+    """
+
+    episodes: dict[tuple[str, int, int, int], EpisodeResult] = field(default_factory=dict)
+    lengths: list[float] = field(default_factory=list)
+
+    def add(self, episodes: Iterable[EpisodeResult], seed: int = 0, lengths: Iterable[float] = ()) -> None:
+        self.episodes.update({(e.task, e.state, e.episode, seed): e for e in episodes})
+        self.lengths.extend(lengths)
+
+    def all(self) -> TaskResult:
+        return TaskResult.of([e.success for e in self.episodes.values()])
+
+    def tasks(self) -> dict[str, TaskResult]:
+        tasks: dict[str, list[bool]] = {}
+        for e in self.episodes.values():
+            tasks.setdefault(e.task, []).append(e.success)
+        return {task: TaskResult.of(outcomes) for task, outcomes in tasks.items()}
+
+    def by_seed(self) -> dict[int, float]:
+        """Success with each training seed."""
+        return _by_seed({key: e.success for key, e in self.episodes.items()})
+
+    def length(self) -> float | None:
+        return fmean(self.lengths) if self.lengths else None
+
+
+def _by_seed(values: Mapping[tuple[str, int, int, int], float]) -> dict[int, float]:
+    seeds: dict[int, list[float]] = {}
+    for (*_, seed), value in values.items():
+        seeds.setdefault(seed, []).append(value)
+    return {seed: fmean(own) for seed, own in seeds.items()}
+
+
+def against(a: Record, b: Record, name_a: str, name_b: str) -> tuple[Difference, dict[int, float]]:
+    """The test on the episodes that both have played, and the difference with each training seed.
+
+    Raises:
+        StageError: where there are none, or a pair did not begin in the same state.
+    """
+    pairs = {key: (e, b.episodes[key]) for key, e in a.episodes.items() if key in b.episodes}
+    if not pairs:
+        raise StageError(f"{name_a} and {name_b} have no episode in common: roll both out on the same tasks")
+    for one, other in pairs.values():
+        if one.start and other.start and one.start != other.start:
+            raise StageError(
+                f"{name_a} and {name_b} did not begin {one.task} (state {one.state}) alike: another version of "
+                "the simulator? Roll both out on one machine."
+            )
+    left, right = zip(*((one.success, other.success) for one, other in pairs.values()), strict=True)
+    found = compare(left, right, [task for task, *_ in pairs])
+    return found, _by_seed({key: one.success - other.success for key, (one, other) in pairs.items()})
 
 
 def compare_rollouts(played: Mapping[str, Artifact]) -> dict[str, Any]:
@@ -33,61 +95,27 @@ def compare_rollouts(played: Mapping[str, Artifact]) -> dict[str, Any]:
     """
     if len(played) < 2:
         raise StageError("a comparison needs the rollouts of at least two policies")
-    rows = {name: read_episodes(artifact) for name, artifact in played.items()}
+    records = {name: Record() for name in played}
+    for name, artifact in played.items():
+        records[name].add(read_episodes(artifact))
     first, *others = played
-    comparisons = []
     for other in others:
         for what in ("benchmark", "wording", "horizon"):
             a, b = (played[name].manifest["config"].get(what) for name in (first, other))
             if a != b:
                 raise StageError(f"{first} and {other} were played with different {what}: {a!r} and {b!r}")
-        comparisons.append({"policy": other, "against": first, **_against(other, first, rows)})
-    return {"policies": {name: _results(episodes) for name, episodes in rows.items()}, "comparisons": comparisons}
-
-
-def _results(episodes: Sequence[EpisodeResult]) -> dict[str, Any]:
-    tasks: dict[str, list[bool]] = {}
-    for e in episodes:
-        tasks.setdefault(e.task, []).append(e.success)
-    by_task = {task: asdict(TaskResult.of(outcomes)) for task, outcomes in tasks.items()}
-    return {"tasks": by_task, "all": asdict(TaskResult.of([e.success for e in episodes]))}
-
-
-def _against(other: str, first: str, rows: Mapping[str, Sequence[EpisodeResult]]) -> dict[str, Any]:
-    a, b = ({(e.task, e.state): e for e in rows[name]} for name in (other, first))
-    pairs, found = against(a, b, other, first)
-    return {"pairs": len(pairs), **asdict(found)}
-
-
-Key = TypeVar("Key", bound=tuple[Hashable, ...])
-
-
-def against(
-    a: Mapping[Key, EpisodeResult], b: Mapping[Key, EpisodeResult], name_a: str, name_b: str
-) -> tuple[list[Key], Difference]:
-    """The episodes that both have played, by task, state and what else tells them apart, and the test on them.
-
-    Raises:
-        StageError: where there are none, or a pair did not begin in the same state.
-    """
-    shared = [key for key in a if key in b]
-    if not shared:
-        raise StageError(f"{name_a} and {name_b} have no episode in common: roll both out on the same tasks")
-    for key in shared:
-        starts = [e.start for e in (a[key], b[key]) if e.start]
-        if len(set(starts)) > 1:
-            raise StageError(
-                f"{name_a} and {name_b} did not begin {a[key].task} (state {a[key].state}) alike: another version of "
-                "the simulator? Roll both out on one machine."
-            )
-    found = compare(
-        [a[key].success for key in shared],
-        [b[key].success for key in shared],
-        tasks=[a[key].task for key in shared],
-        name_a=name_a,
-        name_b=name_b,
-    )
-    return shared, found
+    found = corrected([against(records[other], records[first], other, first)[0] for other in others])
+    return {
+        "policies": {
+            name: {"tasks": {task: asdict(row) for task, row in own.tasks().items()}, "all": asdict(own.all())}
+            for name, own in records.items()
+        },
+        "comparisons": [
+            {"policy": other, "against": first, **asdict(one)}
+            | {"outcome": one.outcome, "verdict": one.verdict(other, first)}
+            for other, one in zip(others, found, strict=True)
+        ],
+    }
 
 
 def compare_command(rollouts: tuple[Path, ...], out: Path | None = None) -> None:
@@ -165,6 +193,7 @@ def _table(found: dict[str, Any]) -> str:
         if name in against:
             c = against[name]
             span = f"{100 * c['difference']:+.0f} points ({100 * c['low']:+.0f} to {100 * c['high']:+.0f})"
-            beside = f"{span:<26}p = {c['p']:.2g}, {c['outcome']}"
+            holm = f", Holm {c['p_adjusted']:.2g}" if c["tests"] > 1 else ""
+            beside = f"{span:<26}p = {c['p']:.2g}{holm}, {c['outcome']}"
         lines.append(f"{name:<{width}}{share:<28}{beside}  {row['note']}".rstrip())
     return "\n".join([*lines, *(row["verdict"] for row in found["comparisons"])])

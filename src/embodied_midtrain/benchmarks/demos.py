@@ -23,6 +23,7 @@ from embodied_midtrain.benchmarks.protocol import (
     Benchmark,
     Simulation,
     Truthful,
+    Wording,
     chosen_tasks,
     open_benchmark,
     training_state,
@@ -67,6 +68,8 @@ class DemosConfig:
     benchmark: str = "metaworld"
     """Which simulator: metaworld, one of its own with an instruction that decides (metaworld_named, metaworld_sorting,
     metaworld_sorting_shuffled), or libero_spatial, libero_object, libero_goal, libero_10, libero_90."""
+    wording: Wording = "training"
+    """Those to teach with, or those that evaluations hold out: for questions (`emt couple`), never for a policy."""
     truth_every: int | None = None
     """Also record what is true of the scene, with pictures of the wrist's camera, at every so many steps: what
     `emt couple` makes questions from."""
@@ -231,7 +234,7 @@ def _record_part(
     benchmark: Benchmark, simulation: Simulation, config: DemosConfig, part: _Part, path: Path
 ) -> dict[str, int]:
     h5py = require("h5py", "data")
-    wordings = benchmark.instructions(part.task).training
+    wordings = benchmark.instructions(part.task).of(config.wording)
     counts = {"episodes": 0, "frames": 0, "attempts": 0, "failures": 0}
     environment = {"type": 2, "benchmark": config.benchmark, "env_kwargs": {"camera_size": config.size}}
     # In memory first: on a full disk HDF5 does not raise, it crashes.

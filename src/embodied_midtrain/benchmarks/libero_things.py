@@ -34,8 +34,8 @@ def props_of(world: World) -> tuple[Prop, ...]:
         root = model.body(world.env.get_object(item).root_body).id
         bodies = [body for body in range(model.nbody) if model.body_rootid[body] == root]
         if entry is not None and (geoms := _drawn(model, bodies)):
-            movable = item not in fixtures
-            props.append(Prop(entry.name, geoms, (), tuple(bodies), movable, entry.grip is not None and movable))
+            grasped = entry.grip is not None and item not in fixtures
+            props.append(Prop(entry.name, geoms, (), tuple(bodies), grasped))
     return tuple(props)
 
 

@@ -93,9 +93,8 @@ def props_of(task: str, model: Any, names: Mapping[str, str] = {}) -> tuple[Prop
     for owner, (bodies, geoms) in parts.items():
         if geoms:
             name = model.body(owner).name
-            movable = any(model.body_jntnum[body] for body in bodies)
             grasped = False if name in _FIXED else True if name == "obj" else None
-            props.append(Prop(called[name], tuple(geoms), (), tuple(bodies), movable, grasped))
+            props.append(Prop(called[name], tuple(geoms), (), tuple(bodies), grasped))
     return (*props, *_goal(model))
 
 
@@ -121,7 +120,7 @@ def _goal(model: Any) -> list[Prop]:
     found = [site for site in range(model.nsite) if model.site(site).name == "goal" and model.site_rgba[site, 3] > 0]
     colours = [tuple(int(part > 0.5) for part in model.site_rgba[site, :3]) for site in found]
     return [
-        Prop(f"{_COLOURS[colour]} ball", (), (site,), (), movable=False, grasped=False)
+        Prop(f"{_COLOURS[colour]} ball", (), (site,), (), grasped=False)
         for site, colour in zip(found, colours, strict=True)
         if colour in _COLOURS
     ]

@@ -10,13 +10,16 @@ import difflib
 import importlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embodied_midtrain.episodes import ActionSpec
 from embodied_midtrain.simulation.truth import Truth
+
+Wording = Literal["training", "held-out"]
+"""Instructions as in demonstrations, or those that no demonstration had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,9 @@ class Instructions:
             raise ValueError("a task needs an instruction to train with and one to hold out")
         if both := set(self.training) & set(self.held_out):
             raise ValueError(f"held-out instructions are also trained with: {sorted(both)}")
+
+    def of(self, wording: Wording) -> tuple[str, ...]:
+        return self.training if wording == "training" else self.held_out
 
 
 class Simulation(Protocol):

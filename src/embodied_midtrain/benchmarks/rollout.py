@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 
 from embodied_midtrain.artifacts import Artifact, StageError, StageRun, atomic_path, open_stage, read_json, write_json
 from embodied_midtrain.benchmarks.actors import ExpertActor, RandomActor
-from embodied_midtrain.benchmarks.protocol import Actor, Benchmark, chosen_tasks, evaluation_state, open_benchmark
+from embodied_midtrain.benchmarks.protocol import (
+    Actor,
+    Benchmark,
+    Wording,
+    chosen_tasks,
+    evaluation_state,
+    open_benchmark,
+)
 from embodied_midtrain.benchmarks.team import Crash, Seen, Team
 from embodied_midtrain.benchmarks.video import write_mp4
 from embodied_midtrain.intervals import too_few, wilson
@@ -41,7 +48,7 @@ class RolloutConfig:
     """Names of the benchmark's tasks, or of its sets of tasks: "all", Meta-World's mt10 and mt50, LIBERO's numbers."""
     episodes: int = 20
     """Episodes per task; episode i starts from the same state for every policy."""
-    wording: Literal["training", "held-out"] = "training"
+    wording: Wording = "training"
     """Instructions as in the demonstrations, or paraphrases that no demonstration had."""
     horizon: int = 0
     """Steps after which an episode has failed; 0: the benchmark's own for each task."""
@@ -266,8 +273,7 @@ class _Game:
         task, actor = self.group.task, self.actor
         horizon = self.config.horizon or self.benchmark.horizon(task)
         self.clips = {n: [] for n in self.group.numbers if n < self.config.videos}
-        known = self.benchmark.instructions(task)
-        wordings = known.training if self.config.wording == "training" else known.held_out
+        wordings = self.benchmark.instructions(task).of(self.config.wording)
         words = {s: wordings[self.config.wording_of(n) % len(wordings)] for s, n in enumerate(self.group.numbers)}
         states = {seat: self.config.state(n) for seat, n in enumerate(self.group.numbers)}
         errors: dict[int, str] = {}

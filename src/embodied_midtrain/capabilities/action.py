@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embodied_midtrain.artifacts import StageError
 from embodied_midtrain.capabilities.splits import split_of
-from embodied_midtrain.episodes import ACTION_PROMPT, Episode, Robots, chunk_at, target_prompt
+from embodied_midtrain.episodes import ACTION_PROMPT, Episode, chunk_at, target_prompt
 from embodied_midtrain.robots.action_text import action_text
 from embodied_midtrain.robots.actions import ActionNormaliser
 from embodied_midtrain.sources.asking import Question
@@ -19,15 +20,18 @@ BINS = 256
 """Of each dimension, as RT-2 and OpenVLA have them."""
 
 
-def fit(robots: Robots) -> ActionNormaliser:
+def fit(name: str, known: Iterable[tuple[str, NDArray[np.float32]]]) -> ActionNormaliser:
     """The range of the actions of the episodes that are trained on: held-out ones are written in the same numbers.
 
+    Args:
+        known: each episode's id and actions.
+
     Raises:
-        StageError: where there is no such episode.
+        StageError: where no episode is trained on.
     """
-    actions = [episode.actions for episode in robots if split_of(episode.id) == "train"]
+    actions = [own for id, own in known if split_of(id) == "train"]
     if not actions:
-        raise StageError(f"{robots.name} has no episode to train on; record more of them")
+        raise StageError(f"{name} has no episode to train on; record more of them")
     return ActionNormaliser.fit(actions)
 
 

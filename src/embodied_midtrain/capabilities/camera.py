@@ -114,43 +114,40 @@ def camera(pair: Pair) -> Iterator[Asked]:
 
 
 def _single(name: str, one: FreeCamera) -> Iterator[Asked]:
-    tilt, height = rounded(-one.elevation, TILT), rounded(one.position[2] * 100, HEIGHT)
-    field = min(FIELDS, key=lambda field: abs(field - one.fovy))
-    yield Asked(
-        "field-of-view",
+    for kind, value, unit, phrasings in (
         (
-            f"What is the camera's vertical field of view: {', '.join(f'{f}' for f in FIELDS)} degrees?",
-            "Estimate the vertical field of view of this picture's camera, to the nearest 15 degrees.",
-            "How wide does the lens see from top to bottom, in steps of 15 degrees?",
+            "field-of-view",
+            min(FIELDS, key=lambda field: abs(field - one.fovy)),
+            "degrees",
+            (
+                f"What is the camera's vertical field of view: {', '.join(f'{f}' for f in FIELDS)} degrees?",
+                "Estimate the vertical field of view of this picture's camera, to the nearest 15 degrees.",
+                "How wide does the lens see from top to bottom, in steps of 15 degrees?",
+            ),
         ),
-        f"{field} degrees",
-        ("field-of-view",),
-        views=(name,),
-    )
-    if tilt is not None:
-        yield Asked(
+        (
             "tilt",
+            rounded(-one.elevation, TILT),
+            "degrees",
             (
                 f"How many degrees below the horizontal does the camera look, to the nearest {TILT}?",
                 f"Estimate how far the camera is tilted down, in steps of {TILT} degrees.",
                 f"By what angle does the camera look down (a multiple of {TILT} degrees; 90 is straight down)?",
             ),
-            f"{tilt} degrees",
-            ("tilt",),
-            views=(name,),
-        )
-    if height is not None:
-        yield Asked(
+        ),
+        (
             "height",
+            rounded(one.position[2] * 100, HEIGHT),
+            "cm",
             (
                 f"How high above the table is the camera, to the nearest {HEIGHT} cm?",
                 f"Estimate the camera's height over the table top, in steps of {HEIGHT} cm.",
                 f"How many centimetres lie between the table top and the camera's height (a multiple of {HEIGHT})?",
             ),
-            f"{height} cm",
-            ("height",),
-            views=(name,),
-        )
+        ),
+    ):
+        if value is not None:
+            yield Asked(kind, phrasings, f"{value} {unit}", (kind,), views=(name,))
 
 
 def _turn(pair: Pair) -> Iterator[Asked]:

@@ -27,7 +27,8 @@ from embodied_midtrain.capabilities.splits import Split, split_of
 from embodied_midtrain.coupled.opening import Traces
 from embodied_midtrain.episodes import Robots
 from embodied_midtrain.progress import Bar
-from embodied_midtrain.samples import Pool, Sample
+from embodied_midtrain.samples import Sample
+from embodied_midtrain.sources.opening import open_pool
 from embodied_midtrain.sources.table import write_table
 
 T = TypeVar("T")
@@ -39,23 +40,25 @@ REMEDY = "Record demonstrations with what is true of them: emt demos --truth-eve
 class Filling:
     """Fills the domains, material by material."""
 
-    bar: Bar
-
-    def __init__(self, run: StageRun, wanted: Quotas, *, split: Split, seed: int, chunk: int) -> None:
+    def __init__(self, run: StageRun, wanted: Quotas, bar: Bar, *, split: Split, seed: int, chunk: int) -> None:
         """`chunk`: actions in an answer."""
-        self._run, self._wanted, self._split, self._seed, self._chunk = run, wanted, split, seed, chunk
+        self._run, self._wanted, self._bar = run, wanted, bar
+        self._split, self._seed, self._chunk = split, seed, chunk
         self._made: Counter[str] = Counter()
         self._own: set[str] = set()
 
-    def own(self, domain: str, pool: Pool) -> None:
-        """A user's pool in place of what would be made."""
+    def own(self, domain: str, place: Path | str) -> None:
+        """A user's pool in place of what would be made; its bad records are the part's skips."""
         self._own.add(domain)
 
         def samples(ledger: Ledger) -> Iterator[Sample]:
-            wanted = self._wanted[domain]
+            pool, wanted = open_pool(place, skips=ledger.skips), self._wanted[domain]
             for sample in drawn(pool, domain, wanted, self._split, self._seed, ledger.skips):
                 ledger.samples[domain] += 1
                 yield sample
+            if not ledger.samples[domain]:
+                found = ledger.skips.summary()
+                raise StageError(f"{domain}: {place} has no sample of the split {self._split} (skipped: {found})")
 
         self._part(f"own-{domain}", samples)
 
@@ -79,8 +82,9 @@ class Filling:
         """Actions as text, of as many steps of each episode."""
         wanted = {name: quota for name, quota in self._missing().items() if "actions" in DOMAINS[name].materials}
         if wanted:
-            normaliser = fit(robots)
-            of = _on_this_side(robots.name, (episode.id for episode in robots), self._split, Skips())
+            known = [(episode.id, episode.actions) for episode in robots]
+            normaliser = fit(robots.name, known)
+            of = _on_this_side(robots.name, (id for id, _ in known), self._split, Skips())
             for start, part in _parts(episode for episode in robots if split_of(episode.id) == self._split):
                 samples = partial(from_actions, part, start, of, wanted, self._chunk, normaliser, self._seed)
                 self._part(f"actions-{start:06d}", samples)
@@ -107,8 +111,8 @@ class Filling:
     def _part(self, name: str, samples: Callable[[Ledger], Iterator[Sample]]) -> None:
         record = self._run.part(name) or self._commit(name, samples)
         self._made.update(record["samples"])
-        self.bar.advance(sum(record["samples"].values()))
-        self.bar.say(name)
+        self._bar.advance(sum(record["samples"].values()))
+        self._bar.say(name)
 
     def _commit(self, name: str, samples: Callable[[Ledger], Iterator[Sample]]) -> dict[str, Any]:
         ledger, facts = Ledger(), dict[str, Any]()

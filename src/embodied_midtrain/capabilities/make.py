@@ -20,13 +20,12 @@ from embodied_midtrain.capabilities.filling import REMEDY, Filling
 from embodied_midtrain.capabilities.posing import Quotas
 from embodied_midtrain.capabilities.splits import Split
 from embodied_midtrain.coupled.baselines import baselines
-from embodied_midtrain.coupled.couple import read_facts
+from embodied_midtrain.coupled.couple import kinds_of, read_facts
 from embodied_midtrain.coupled.measured import MeasuredConfig
 from embodied_midtrain.coupled.opening import Traces, open_traces
 from embodied_midtrain.episodes import Robots
 from embodied_midtrain.progress import progress_bar
 from embodied_midtrain.robots.opening import open_robots
-from embodied_midtrain.samples import Pool
 from embodied_midtrain.sources.opening import POOL_STAGE, open_pool
 from embodied_midtrain.sources.registry.fetch import cache_folder
 
@@ -70,7 +69,8 @@ def capability(
     *,
     episodes: Traces | None = None,
     robots: Robots | None = None,
-    pools: Mapping[str, Pool] | None = None,
+    skips: Skips | None = None,
+    pools: Mapping[str, Path | str] | None = None,
     cache: Path | None = None,
     overwrite: bool = False,
 ) -> Artifact:
@@ -79,7 +79,8 @@ def capability(
     Args:
         episodes: what is true of robot episodes; for the domains that ask about looks.
         robots: episodes with their actions; for the domain action.
-        pools: what stands for a domain in place of generated questions, by its name.
+        skips: the list that the reader of `robots` adds to; it goes into the artifact.
+        pools: what stands for a domain in place of generated questions, by its name: what `open_pool` takes.
         cache: where light copies of textures are kept; by default as for `sources.registry`.
 
     Raises:
@@ -89,7 +90,9 @@ def capability(
     config.check()
     owned = pools or {}
     domains = _chosen(config, episodes, robots, owned)
-    inputs: dict[str, Artifact | str] = {f"pool {name}": pool.fingerprint() for name, pool in owned.items()}
+    inputs: dict[str, Artifact | str] = {
+        f"pool {name}": open_pool(place, skips=Skips()).fingerprint() for name, place in owned.items()
+    }
     if episodes is not None:
         inputs["episodes"] = episodes.fingerprint
     if robots is not None:
@@ -99,15 +102,17 @@ def capability(
             return run.artifact()
         each, rest = divmod(config.budget, len(domains))
         wanted = {name: each + (number < rest) for number, name in enumerate(domains)}
-        work = Filling(run, wanted, split=config.split, seed=config.seed, chunk=config.chunk)
-        with progress_bar("capability domains", config.budget) as work.bar:
-            for name, pool in owned.items():
-                work.own(name, pool)
+        with progress_bar("capability domains", config.budget) as bar:
+            work = Filling(run, wanted, bar, split=config.split, seed=config.seed, chunk=config.chunk)
+            for name, place in owned.items():
+                work.own(name, place)
             if episodes is not None:
                 work.looks(episodes)
             if robots is not None:
                 work.actions(robots)
             work.scenes(cache_folder(cache))
+        if skips is not None:
+            run.skips.rows.extend(skips.rows)
         return _finish(run, wanted)
 
 
@@ -140,7 +145,7 @@ def _finish(run: StageRun, wanted: Quotas) -> Artifact:
             "wanted": quota,
             "samples": made[domain],
             "scenes": len({row["episode"] for row in rows.get(domain, ())}),
-            "kinds": _kinds(rows.get(domain, [])),
+            "kinds": kinds_of(rows.get(domain, [])),
             "baselines": _baselines(rows.get(domain, [])),
             "left_out": left.get(domain, {}),
         }
@@ -158,17 +163,6 @@ def _baselines(rows: list[dict[str, Any]]) -> dict[str, Any]:
     if acted:
         return {"action": {"questions": len(acted), "majority": guessed(acted), "words": None}}
     return baselines(rows, CEILINGS)
-
-
-def _kinds(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """For each kind how many questions there are, and how often each answer is given (the twelve commonest)."""
-    answers: dict[str, Counter[str]] = {}
-    for row in rows:
-        answers.setdefault(row["kind"], Counter())[row["answer"]] += 1
-    return {
-        kind: {"questions": given.total(), "answers": dict(given.most_common(12))}
-        for kind, given in sorted(answers.items())
-    }
 
 
 def capability_command(
@@ -205,12 +199,14 @@ def capability_command(
     config.check()
     # Actions can be had of data that say nothing else.
     told = demos is not None and any(DOMAINS[name].look for name in config.domains or DOMAINS)
+    skips = Skips()
     artifact = capability(
         out,
         config,
         episodes=open_traces(demos, measured) if told and demos is not None else None,
-        robots=None if demos is None else open_robots(demos, Skips()),
-        pools={name: open_pool(path, skips=Skips()) for name, path in (pools or {}).items()},
+        robots=None if demos is None else open_robots(demos, skips),
+        skips=skips,
+        pools=pools,
         cache=cache,
         overwrite=overwrite,
     )
@@ -218,6 +214,7 @@ def capability_command(
     for name, wanted in counts["wanted"].items():
         given, kinds = counts["sources"].get(name, {"samples": 0})["samples"], len(counts["kinds"][name])
         what = f"{kinds:>2} kinds" if kinds else "of your own" if given else "nothing"
-        note = "" if given == wanted else f"; {wanted} wanted: 'emt compose' repeats samples, and says how often"
-        print(f"{name:<12}{given:>8} samples, {what}{note}")
+        short = f"; {wanted} wanted" if given < wanted else ""
+        note = ": 'emt compose' repeats samples, and says how often" if short and given else ""
+        print(f"{name:<12}{given:>8} samples, {what}{short}{note}")
     print(f"{counts['used']} samples in {out}")

@@ -127,20 +127,27 @@ class Tabletop:
                 yield number, name
 
 
+def _while_short(
+    world: Tabletop, part: int, wanted: Quotas, ledger: Ledger
+) -> Iterator[tuple[int, str, dict[str, int]]]:
+    """A part's scenes, each with how many questions about it are still wanted, until nothing is missing."""
+    for number, name in world.numbers(part):
+        short = {domain: quota - ledger.samples[domain] for domain, quota in wanted.items()}
+        due = {domain: min(PER_PICTURE, missing) for domain, missing in short.items() if missing > 0}
+        if not due:
+            return
+        yield number, name, due
+
+
 def from_scenes(world: Tabletop, part: int, wanted: Quotas, ledger: Ledger) -> Iterator[Sample]:
     """Questions about single pictures, until each domain has what is wanted of it."""
     askers = _askers(wanted, world.seed, part, 0)
-    for number, name in world.numbers(part):
-        short = {domain: quota - ledger.samples[domain] for domain, quota in wanted.items()}
-        if max(short.values()) <= 0:
-            return
+    for number, name, due in _while_short(world, part, wanted, ledger):
         scene = world.stage.scene(world.seed, number)
         shown = (picture(Image.fromarray(scene.picture)),)
-        for domain, missing in short.items():
-            if missing > 0:
-                options = list(_options(domain, scene, ledger))
-                for asked, phrasing in askers[domain].pick(options, min(PER_PICTURE, missing)):
-                    yield ledger.take(domain, name, name, asked, phrasing, shown, licence=LICENCE, origin=ORIGIN)
+        for domain, count in due.items():
+            for asked, phrasing in askers[domain].pick(_options(domain, scene, ledger), count):
+                yield ledger.take(domain, name, name, asked, phrasing, shown, licence=LICENCE, origin=ORIGIN)
 
 
 def _options(domain: str, scene: Scene, ledger: Ledger) -> Iterator[Question]:
@@ -160,20 +167,17 @@ def _options(domain: str, scene: Scene, ledger: Ledger) -> Iterator[Question]:
 def from_views(world: Tabletop, part: int, wanted: Quotas, ledger: Ledger) -> Iterator[Sample]:
     """Questions about the cameras of two pictures of each scene."""
     askers = _askers(wanted, world.seed, part, 1)
-    for number, name in world.numbers(part):
-        short = {domain: quota - ledger.samples[domain] for domain, quota in wanted.items()}
-        if max(short.values()) <= 0:
-            return
+    for number, name, due in _while_short(world, part, wanted, ledger):
         placed, rng = world.stage.arrange(world.seed, number)
         pair = camera.draw_pair(rng)
         cameras = {camera.FIRST: pair.first, camera.SECOND: pair.second}
         scenes = {view: world.stage.draw(name, placed, one) for view, one in cameras.items()}
-        for domain, missing in short.items():
+        for domain, count in due.items():
             if not all(scene.clear for scene in scenes.values()):
                 ledger.of(domain)["any", "no object clearly in view of both cameras"] += 1
                 continue
             shown = {view: picture(Image.fromarray(scene.picture)) for view, scene in scenes.items()}
-            for asked, phrasing in askers[domain].pick(camera.camera(pair), max(0, min(PER_PICTURE, missing))):
+            for asked, phrasing in askers[domain].pick(camera.camera(pair), count):
                 pictures = tuple(shown[view] for view in asked.views)
                 yield ledger.take(domain, name, name, asked, phrasing, pictures, licence=LICENCE, origin=ORIGIN)
 

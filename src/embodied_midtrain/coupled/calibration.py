@@ -69,9 +69,10 @@ class CameraEntry:
             return Pinhole.of_fovy(self.fovy, size, position, axes)
         if self.fx is None or self.fy is None or self.cx is None or self.cy is None:
             raise ConfigError("the calibration of a camera needs fovy, or all of fx, fy, cx and cy")
-        if min(self.fx, self.fy) <= 0:
-            raise ConfigError(f"the calibration's focal lengths {self.fx} and {self.fy} must be above 0")
-        tall, wide = (1.0, 1.0) if self.size is None else (size[0] / self.size[0], size[1] / self.size[1])
+        height, width = self.size or size
+        if min(self.fx, self.fy, height, width) <= 0:
+            raise ConfigError("the calibration's fx, fy and size must be above 0")
+        tall, wide = size[0] / height, size[1] / width
         return Pinhole((self.fx * wide, self.fy * tall), (self.cx * wide, self.cy * tall), position, axes)
 
 

@@ -158,7 +158,12 @@ def checked(trace: Trace, skips: Skips) -> Trace:
     """The same without calibrations that do not fit the pictures."""
     views = []
     for view in trace.views:
-        if fits(trace, view) is False:
+        try:
+            fit = fits(trace, view)
+        except BadEpisode as error:
+            skips.add(error.reason, f"{trace.id}/{view.name}", error.detail)
+            fit = None
+        if fit is False:
             skips.add(
                 "calibration does not fit the pictures",
                 f"{trace.id}/{view.name}",
@@ -210,7 +215,7 @@ def _row(moment: Moment, asked: Asked, sample: Sample) -> dict[str, Any]:
         "views": asked.views,
         "about": asked.about,
         "question": sample.turns[0].text,
-        "answer": asked.answer,
+        "answer": sample.answer,
         "pointed": [region.values for region in asked.pointed],
         "shown": [region.values for region in asked.shown],
     }
@@ -219,8 +224,9 @@ def _row(moment: Moment, asked: Asked, sample: Sample) -> dict[str, Any]:
 def _finish(run: StageRun, config: CoupleConfig, records: list[dict[str, Any]], episodes: Traces) -> Artifact:
     rows = list(read_facts(run.out))
     if not rows:
+        skips = Skips([*episodes.skips.rows, *(row for record in records for row in record["skipped"])])
         raise StageError(
-            f"no question can be asked about {episodes.name} ({episodes.skips.summary()}). Record demonstrations with "
+            f"no question can be asked about {episodes.name} (skipped: {skips.summary()}). Record demonstrations with "
             "emt demos --truth-every 10, or name the state of other episodes with --state."
         )
     run.skips.rows.extend(episodes.skips.rows)
@@ -229,7 +235,7 @@ def _finish(run: StageRun, config: CoupleConfig, records: list[dict[str, Any]], 
         left.update({(kind, reason): times for kind, reason, times in record["left"]})
     sources = Counter(row["source"] for row in rows)
     summary = {
-        "kinds": kinds_of(rows),
+        "kinds": {kind: {"category": CATEGORY[kind], **told} for kind, told in kinds_of(rows).items()},
         "baselines": baselines(rows),
         "left_out": {
             kind: {reason: times for (of, reason), times in sorted(left.items()) if of == kind}
@@ -249,15 +255,13 @@ def _finish(run: StageRun, config: CoupleConfig, records: list[dict[str, Any]], 
 
 def kinds_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """For each kind how many questions there are, and how often each answer is given (the twelve commonest)."""
-    found = {}
-    for kind in sorted({row["kind"] for row in rows}):
-        answers = Counter(row["answer"] for row in rows if row["kind"] == kind)
-        found[kind] = {
-            "category": CATEGORY[kind],
-            "questions": answers.total(),
-            "answers": dict(answers.most_common(12)),
-        }
-    return found
+    answers: dict[str, Counter[str]] = {}
+    for row in rows:
+        answers.setdefault(row["kind"], Counter())[row["answer"]] += 1
+    return {
+        kind: {"questions": given.total(), "answers": dict(given.most_common(12))}
+        for kind, given in sorted(answers.items())
+    }
 
 
 def read_facts(folder: Path) -> Iterator[dict[str, Any]]:

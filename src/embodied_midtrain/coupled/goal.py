@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from embodied_midtrain.coupled.moment import Asked, Moment, Shot
 from embodied_midtrain.coupled.phases import Phase
-from embodied_midtrain.coupled.words import with_article
-from embodied_midtrain.samples import REGION_MARK
+from embodied_midtrain.samples import REGION_MARK, Region
 from embodied_midtrain.simulation.truth import ARM, FINGERS, FIRST, NOTHING
+from embodied_midtrain.sources.registry.labelled import article
 
 KINDS = ("what-at", "where", "box", "visible", "meant", "holding", "describe")
 INSIDE = 0.02
@@ -32,11 +32,13 @@ def goal(moment: Moment) -> Iterator[Asked]:
 
 
 def _naming(moment: Moment, shot: Shot) -> Iterator[Asked]:
-    if not shot.clear:
-        moment.leave("no thing clearly in view", ("what-at", "where", "box"))
+    assert moment.trace.things is not None
+    kinds = ("what-at", "where", "box")
+    moment.leave("a thing not clearly in view", kinds, len(moment.trace.things) - len(shot.clear))
+    moment.leave("a name that two things have", kinds, len(shot.clear) - len(shot.named))
     for thing in shot.named:
         name = moment.called(thing)
-        yield _what_at(shot, shot.points[thing].values, name, (thing,))
+        yield _what_at(shot, shot.points[thing], name, thing)
         yield Asked(
             "where",
             (f"Point to the {name}.", f"Where is the {name}?", f"Give a point on the {name}."),
@@ -63,14 +65,13 @@ def _naming(moment: Moment, shot: Shot) -> Iterator[Asked]:
         around = shot.seen[row - reach : row + reach + 1, column - reach : column + reach + 1]
         meaning = int(around[reach, reach])
         if meaning in _OTHERS and (around == meaning).all():
-            at = shot.point(column + 0.5, row + 0.5).values
-            yield _what_at(shot, at, _OTHERS[meaning], (-1 - meaning,))
+            yield _what_at(shot, shot.point(column + 0.5, row + 0.5), _OTHERS[meaning], -1 - meaning)
 
 
 _OTHERS = {NOTHING: "none of the objects", ARM: "robot arm", FINGERS: "robot gripper"}
 
 
-def _what_at(shot: Shot, at: tuple[float, ...], name: str, about: tuple[int]) -> Asked:
+def _what_at(shot: Shot, at: Region, name: str, about: int) -> Asked:
     return Asked(
         "what-at",
         (
@@ -79,8 +80,8 @@ def _what_at(shot: Shot, at: tuple[float, ...], name: str, about: tuple[int]) ->
             f"Name the object at {REGION_MARK}, or say 'none of the objects'.",
         ),
         name,
-        ("what-at", *about),
-        pointed=(shot.point(at[0] * shot.view.size[1], at[1] * shot.view.size[0]),),
+        ("what-at", about),
+        pointed=(at,),
         views=(shot.name,),
     )
 
@@ -154,7 +155,7 @@ def _state(moment: Moment, shot: Shot) -> Iterator[Asked]:
     )
     if not shot.named:
         return
-    names = [with_article(name) for name in sorted(moment.called(thing) for thing in shot.named)]
+    names = [article(name) for name in sorted(moment.called(thing) for thing in shot.named)]
     things = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
     does = f"holds the {moment.called(held)}" if held >= 0 else "holds nothing"
     yield Asked(

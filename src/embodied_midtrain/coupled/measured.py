@@ -5,7 +5,7 @@ What things there are and where is not known then, and questions that need it ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +45,11 @@ def measured_traces(
     if config.every < 1:
         raise StageError(f"every {config.every}: wanted at least 1 step")
     for episode in robots:
+        place = _columns(episode, config.place)
+        opening = None if config.opening is None else _columns(episode, (config.opening,))
+        if any(part is not None and not np.isfinite(part).all() for part in (place, opening)):
+            skips.add("nan state", episode.id)
+            continue
         looks = np.arange(0, len(episode.frames), config.every)
         yield Trace(
             id=episode.id,
@@ -52,8 +57,8 @@ def measured_traces(
             instruction=episode.instruction,
             looks=looks,
             views=(_view(episode, looks, calibration, camera),),
-            place=_columns(episode, list(config.place)),
-            opening=None if config.opening is None else _opening(episode, config),
+            place=place,
+            opening=None if opening is None else _part_open(opening[:, 0], config.closed_is_high),
             rate=robots.spec.rate,
         )
 
@@ -63,33 +68,30 @@ def _view(episode: Episode, looks: NDArray[np.int64], calibration: Calibration |
     if calibration is None:
         return view
     entries = calibration.cameras
-    name = camera if camera is not None and camera in entries else AGENT if AGENT in entries else None
-    if name is None and len(entries) != 1:
+    only = entries if camera is None and len(entries) == 1 else ()
+    name = next((name for name in (camera, AGENT, *only) if name in entries), None)
+    if name is None:
         raise StageError(f"the calibration names {', '.join(entries) or 'no camera'}, but not {camera or AGENT!r}")
-    pinhole = entries[name or next(iter(entries))].pinhole(view.size)
-    return View(AGENT, view.frames, [pinhole] * len(looks))
+    return View(AGENT, view.frames, [entries[name].pinhole(view.size)] * len(looks))
 
 
 def _kept(frames: Frames, looks: NDArray[np.int64]) -> StoredFrames:
     return StoredFrames((len(looks), *frames.shape[1:]), lambda wanted: frames[looks[list(wanted)].tolist()])
 
 
-def _columns(episode: Episode, wanted: list[int]) -> NDArray[np.float32] | None:
+def _columns(episode: Episode, wanted: Sequence[int]) -> NDArray[np.float32] | None:
     if episode.state is None:
         return None
-    if max(wanted) >= episode.state.shape[1] or min(wanted) < 0:
+    width = episode.state.shape[1]
+    if strangers := [index for index in wanted if not 0 <= index < width]:
         raise StageError(
-            f"{episode.id}: the state has {episode.state.shape[1]} numbers, there is no index {max(wanted)}; say with "
-            "--place and --opening which ones are meant"
+            f"{episode.id}: the state has {width} numbers, there is no index {strangers[0]}; say with --place and "
+            "--opening which ones are meant"
         )
-    return episode.state[:, wanted]
+    return episode.state[:, list(wanted)]
 
 
-def _opening(episode: Episode, config: MeasuredConfig) -> NDArray[np.float32] | None:
-    """In [0, 1] over the episode's own range."""
-    assert config.opening is not None
-    found = _columns(episode, [config.opening])
-    if found is None:
-        return None
-    values = -found[:, 0] if config.closed_is_high else found[:, 0]
+def _part_open(values: NDArray[np.float32], closed_is_high: bool) -> NDArray[np.float32]:
+    """In [0, 1] over the episode's own range. [steps]"""
+    values = -values if closed_is_high else values
     return (values - values.min()) / max(float(np.ptp(values)), 1e-9)

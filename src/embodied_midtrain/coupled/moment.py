@@ -166,7 +166,7 @@ class Moment:
         assert self.trace.things is not None
         return self.trace.things.named[thing].name
 
-    def leave(self, reason: str, kinds: Iterable[str]) -> None:
+    def leave(self, reason: str, kinds: Iterable[str], times: int = 1) -> None:
         """Count that questions of these kinds could not be asked here."""
-        for kind in kinds:
-            self.left[kind, reason] += 1
+        for kind in kinds if times else ():
+            self.left[kind, reason] += times

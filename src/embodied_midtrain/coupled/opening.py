@@ -53,7 +53,7 @@ def open_traces(
         calibration: of that camera; without it nothing is projected into the pictures.
 
     Raises:
-        StageError: where nothing is there, or neither truth nor a state's name is given.
+        StageError: where nothing is there, neither truth nor a state's name is given, or a camera without a state.
     """
     path, skips = Path(path), Skips()
     if measured.state:
@@ -66,6 +66,10 @@ def open_traces(
         raise StageError(
             f"{path} was not recorded with its truth: name the state that holds the hand's place, such as "
             "--state observation.state"
+        )
+    if camera is not None or calibration is not None:
+        raise StageError(
+            "--camera and --calibration are for a state that --state names; demonstrations with their truth have both"
         )
     artifact = Artifact.open(path, "demos")
     files = demos_artifact_files(artifact)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from embodied_midtrain.coupled.trace import Trace
 
 Kind = Literal["approach", "grasp", "carry", "release", "retreat", "work", "stay"]
-KINDS: tuple[Kind, ...] = ("approach", "grasp", "carry", "release", "retreat", "work", "stay")
 
 CLOSED, OPENED = 0.4, 0.6
 """Parts of the gripper's own range between which it is neither."""
@@ -119,14 +118,14 @@ def _events(trace: Trace, speed: NDArray[np.float64]) -> Iterator[tuple[int, Kin
     assert trace.opening is not None and trace.place is not None
     steps = len(trace.opening)
     free = 0
-    for number, (start, stop, thing) in enumerate(grasps):
+    for start, stop, thing in grasps:
         near = max(free + 1, start - NEAR_START)
         begin = near + int(speed[near : start + 1].argmin()) if start > near else start
         if free:
             # After a release the hand goes away first; from where it is farthest, it goes to the next thing.
             way = np.linalg.norm(trace.place[free:begin] - trace.place[free], axis=1)
             turn = free + (int(way.argmax()) if len(way) else 0)
-            if number and turn > free:
+            if turn > free:
                 yield turn, "approach", thing
         yield begin, "grasp", thing
         taken = _settled(trace.opening, start, min(stop, start + 40))

@@ -38,18 +38,21 @@ def planning(moment: Moment) -> Iterator[Asked]:
         return
     kinds = [kind for kind in DOING if any(phase.kind == kind for phase in phases)]
     choice = ", ".join(DOING[kind] for kind in kinds)
-    yield Asked(
-        "phase",
-        (
-            f"The robot is told: {order}. What is it doing now: {choice}?",
-            f"Task: {order}. Which phase is the robot in ({choice})?",
-            f"While the robot is to {order}, which of these fits the picture: {choice}?",
-        ),
-        DOING[phases[number].kind],
-        ("phase", number),
-        subject=order,
-        views=views,
-    )
+    if len(kinds) < 2:
+        moment.leave("the episode is of one phase", ("phase",))
+    else:
+        yield Asked(
+            "phase",
+            (
+                f"The robot is told: {order}. What is it doing now: {choice}?",
+                f"Task: {order}. Which phase is the robot in ({choice})?",
+                f"While the robot is to {order}, which of these fits the picture: {choice}?",
+            ),
+            DOING[phases[number].kind],
+            ("phase", number),
+            subject=order,
+            views=views,
+        )
     if number + 1 == len(phases):
         moment.leave("no next sub-action", ("next",))
         return

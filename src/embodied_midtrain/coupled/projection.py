@@ -136,10 +136,12 @@ def motion_rank(trace: Trace, view: View) -> float | None:
         # The gripper is not where the calibration has it, or it stands still.
         return 0.0 if len(trace.looks) > 2 and not inside.any() else None
     pairs = pairs[np.linspace(0, len(pairs) - 1, min(PAIRS, len(pairs))).astype(int)]
+    looks = np.union1d(pairs, pairs + 1)
+    pictures = dict(zip(looks.tolist(), view.frames[looks], strict=True))
     blur = require("scipy.ndimage", "data").uniform_filter
     ranks = []
     for n in pairs.tolist():
-        before, after = view.frames[[n, n + 1]].astype(np.float32).mean(-1)
+        before, after = (pictures[look].astype(np.float32).mean(-1) for look in (n, n + 1))
         change = blur(np.abs(after - before), size=max(3, round(WINDOW * size)), mode="constant")
         rows, columns = np.indices(change.shape)
         for x, y in (seen[n], seen[n + 1]):

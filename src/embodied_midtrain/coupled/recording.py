@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from embodied_midtrain.artifacts import Skips
 from embodied_midtrain.coupled.trace import Named, Things, Trace, View
-from embodied_midtrain.episodes import StoredFrames
+from embodied_midtrain.episodes import BadEpisode, StoredFrames
 from embodied_midtrain.extras import require
 from embodied_midtrain.robots.hdf5 import CAMERA, demo_names, instruction_of
 from embodied_midtrain.simulation.camera import Pinhole
@@ -49,7 +49,7 @@ class Recorder:
     def write(self, demo: Any, rate: float) -> None:
         """Into the group of a demo that `robots.hdf5.write_demo` made; the agent's frames are those of its obs."""
         group = demo.create_group(GROUP)
-        things = [asdict(Named(prop.name, movable=prop.movable, grasped=prop.grasped)) for prop in self._truth.props]
+        things = [asdict(Named(prop.name, prop.grasped)) for prop in self._truth.props]
         group.attrs["things"] = json.dumps(things)
         group.attrs["forward"], group.attrs["rate"] = self._truth.forward, rate
         hands, looks = self._hands, self._looks
@@ -113,7 +113,7 @@ def recorded_traces(paths: Sequence[Path], skips: Skips) -> Iterator[Trace]:
 def _read(path: Path, name: str, identity: str, file: Any, demo: Any) -> Trace:
     group = demo[GROUP]
     looks = group["looks"][()].astype(np.int64)
-    named = tuple(Named(**thing) for thing in json.loads(group.attrs["things"]))
+    named = tuple(Named(thing["name"], thing["grasped"]) for thing in json.loads(group.attrs["things"]))
     views = []
     for view, part in group["views"].items():
         own = "frames" in part
@@ -143,6 +143,9 @@ def _read(path: Path, name: str, identity: str, file: Any, demo: Any) -> Trace:
 
 
 def _frames(path: Path, name: str, steps: NDArray[np.int64] | None, wanted: Sequence[int]) -> NDArray[np.uint8]:
-    with require("h5py", "data").File(path, "r") as file:
-        rows = list(wanted) if steps is None else steps[list(wanted)].tolist()
-        return np.stack([file[name][row] for row in rows])
+    rows = list(wanted) if steps is None else steps[list(wanted)].tolist()
+    try:
+        with require("h5py", "data").File(path, "r") as file:
+            return np.stack([file[name][row] for row in rows])
+    except OSError as error:
+        raise BadEpisode("damaged truth", f"{path.name}: {error}") from error

@@ -25,12 +25,10 @@ class Named:
 
     Attributes:
         name: how it is called, without article.
-        movable: whether it can move.
         grasped: whether a gripper can take hold of it; None where that is not clear.
     """
 
     name: str
-    movable: bool = True
     grasped: bool | None = None
 
 

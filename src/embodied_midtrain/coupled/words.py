@@ -24,11 +24,6 @@ def name_of(trace: Trace, thing: int) -> str | None:
     return f"the {trace.things.named[thing].name}"
 
 
-def with_article(name: str) -> str:
-    """A name with "a" or "an"."""
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
-
-
 def said(trace: Trace, phase: Phase) -> str:
     """A sub-action as a command."""
     name = name_of(trace, phase.thing)

@@ -49,7 +49,7 @@ def _measured(rows: Sequence[Mapping[str, Any]], models: Sequence[str]) -> dict[
         if None not in blind:
             found["right"][model]["wrong_picture"] = round(_mean(blind), 4)
     for model in models[1:]:
-        pair = compare(right[model], right[models[0]], tasks=abilities, name_a=model, name_b=models[0])
+        pair = compare(right[model], right[models[0]], abilities)
         found["against"][model] = {
             "difference": round(pair.difference, 4),
             "low": round(pair.low, 4),

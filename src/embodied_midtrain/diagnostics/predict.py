@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embodied_midtrain.artifacts import StageError, read_json, write_json
+from embodied_midtrain.intervals import holm
 from embodied_midtrain.proximity.ranking import mean_ranks, spearman
 
 FILE = "figures.json"
@@ -78,8 +79,9 @@ def predict(variants: Sequence[Variant], *, level: float = 0.05, seed: int = 0) 
     if not figures:
         raise StageError("no variant has a figure to predict success from")
     found = [_one(figure, variants, seed) for figure in figures]
-    adjusted = _holm([own.p for own in found])
-    said = [_judged(own, p, level) for own, p in zip(found, adjusted, strict=True)]
+    tested = [own for own in found if math.isfinite(own.p)]
+    adjusted = dict(zip((own.figure for own in tested), holm([own.p for own in tested]), strict=True))
+    said = [_judged(own, adjusted.get(own.figure, math.nan), level) for own in found]
     return sorted(said, key=lambda own: (not math.isfinite(own.spearman), -abs(own.spearman)))
 
 
@@ -136,16 +138,6 @@ def _judged(own: Prediction, p: float, level: float) -> Prediction:
     else:
         verdict = "cannot tell"
     return Prediction(own.figure, own.variants, own.spearman, own.low, own.high, p, verdict)
-
-
-def _holm(values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment (1979); NaN stays and does not count."""
-    order = sorted((n for n, p in enumerate(values) if math.isfinite(p)), key=lambda n: values[n])
-    found, worst = list(values), 0.0
-    for place, n in enumerate(order):
-        worst = max(worst, min(1.0, (len(order) - place) * values[n]))
-        found[n] = worst
-    return found
 
 
 def read_variants(path: Path) -> list[Variant]:

@@ -64,7 +64,8 @@ def compose(
     if config.budget < 1:
         raise ValueError(f"budget is {config.budget}; it must be at least 1")
     folders = images or {}
-    opened = {name: open_pool(pools[name], images=folders.get(name), skips=Skips()) for name in pools}
+    reader = Skips()
+    opened = {name: open_pool(pools[name], images=folders.get(name), skips=reader) for name in pools}
     prints: dict[str, Artifact | str] = {name: pool.fingerprint() for name, pool in opened.items()}
     with open_stage(out, COMPOSE_STAGE, config, prints, overwrite=overwrite) as run:
         if run.done:
@@ -89,6 +90,7 @@ def compose(
             for name in opened
         }
         write_json(run.file(PARTS_FILE), parts)
+        run.skips.rows.extend(reader.rows)
         return run.finish({"draws": config.budget, "shares": {n: _counts(rows, groups[n], drawn[n]) for n in drawn}})
 
 

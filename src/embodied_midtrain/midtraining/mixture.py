@@ -54,11 +54,12 @@ class Mixture:
         """By source: what was meant (target) and the share of the draws (realised), samples, draws, repeats."""
         selected = Counter(source for source, _ in self.wanted)
         usable = Counter(source for source, _ in self.keys)
-        drawn = np.bincount(self.steps.ravel(), minlength=len(self.keys))
+        # By key: a composition may hold a sample several times.
+        drawn = Counter(self.keys[place] for place in self.steps.ravel().tolist())
         draws_of, repeats_of = Counter[str](), Counter[str]()
-        for (source, _), times in zip(self.keys, drawn.tolist(), strict=True):
+        for (source, _), times in drawn.items():
             draws_of[source] += times
-            repeats_of[source] += max(0, times - 1)
+            repeats_of[source] += times - 1
         total = sum(self.weights.values())
 
         def target(source: str) -> float:

@@ -2,162 +2,137 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from embodied_midtrain.artifacts import MANIFEST, Artifact, StageError
-from embodied_midtrain.benchmarks.rollout import EpisodeResult, TaskResult, read_episodes
-from embodied_midtrain.intervals import Difference, compare
+from embodied_midtrain.benchmarks.comparison import Record, against
+from embodied_midtrain.benchmarks.rollout import read_episodes
+from embodied_midtrain.intervals import Difference, corrected
 from embodied_midtrain.recipes.layout import Layout
 from embodied_midtrain.recipes.recipe import Recipe, Tuning, Variant
-from embodied_midtrain.recipes.vla_eval import COMMANDS, read_played
+from embodied_midtrain.recipes.vla_eval import COMMANDS, Played, read_played
 from embodied_midtrain.report import summary as doc
 
 
-@dataclass(frozen=True)
-class ClosedLoop:
-    """What the rollouts add to the summary; empty where there are none yet."""
+def closed_loop(layout: Layout, recipe: Recipe) -> tuple[tuple[doc.BenchmarkResult, ...], tuple[str, ...]]:
+    """Every finished rollout, and the variants compared on the same episodes of the same training seeds.
 
-    rollouts: tuple[doc.Rollouts, ...] = ()
-    variants: tuple[doc.VariantResult, ...] = ()
-    comparisons: tuple[doc.Comparison, ...] = ()
-    videos: tuple[doc.Video, ...] = ()
+    Returns:
+        the results on each benchmark, on one without a name where the recipe has one robot only; and what could not be
+        compared, in words.
+    """
+    records: dict[str, dict[str, Record]] = {name: {} for name in recipe.benchmarks or ("",)}
+    rows = [_played(layout, recipe, name, own) for name, own in records.items()]
+    found, faults = _comparisons(recipe.variants, records)
+    return tuple(replace(row, comparisons=tuple(found[row.name])) for row in rows), tuple(faults)
 
 
-Played = dict[str, list[tuple[int, EpisodeResult]]]
-"""By variant: the training seed and the episode, for all of its trainings."""
-
-
-def closed_loop(layout: Layout, recipe: Recipe, benchmark: str = "") -> ClosedLoop:
-    """Read every finished rollout and compare the variants on the same episodes of the same training seeds."""
-    played: Played = {}
-    videos = []
-    lengths: dict[str, list[float]] = {}
+def _played(layout: Layout, recipe: Recipe, benchmark: str, records: dict[str, Record]) -> doc.BenchmarkResult:
+    """All but the comparisons; for what is not played yet, the commands that play it. Fills `records`, by variant."""
+    own = recipe.benchmarks.get(benchmark)
+    waiting, commands, videos = [], [], []
     for tuning in recipe.tunings():
         if tuning.benchmark != benchmark:
             continue
-        training, folder = tuning.training, layout.rollouts(tuning.name)
+        name, seed = tuning.training.variant.name, tuning.training.seed
         found = _episodes(layout, recipe, tuning)
-        if found is None:
+        if not found.complete:
+            waiting.append(tuning.name)
+            orders = layout.vla_eval(tuning.name) / COMMANDS
+            commands += orders.read_text().splitlines() if orders.is_file() else []
             continue
-        episodes, counted = found
-        name = training.variant.name
-        lengths.setdefault(name, []).extend(counted)
-        played.setdefault(name, []).extend((training.seed, episode) for episode in episodes)
-        if training.seed == recipe.training_seeds[0]:
+        records.setdefault(name, Record()).add(found.episodes, seed, found.lengths)
+        if seed == recipe.training_seeds[0]:
+            folder = layout.relative(layout.rollouts(tuning.name))
             videos += [
-                doc.Video(f"{layout.relative(folder)}/{e.video}", name, e.task, e.success, e.episode)
-                for e in episodes
-                if e.video
+                doc.Video(f"{folder}/{e.video}", name, e.task, e.success, e.episode) for e in found.episodes if e.video
             ]
-    known = [variant for variant in recipe.variants if variant.name in played]
-    return ClosedLoop(
-        rollouts=tuple(row for v in known for row in _by_task(v, played[v.name])),
-        variants=tuple(_overall(v, played[v.name], lengths[v.name]) for v in known),
-        comparisons=tuple(_comparisons(known, played)),
+    known = [variant for variant in recipe.variants if variant.name in records]
+    return doc.BenchmarkResult(
+        name=benchmark,
+        title=own.title or benchmark if own else "",
+        where=own.where if own else "",
+        waiting=tuple(waiting),
+        commands=tuple(commands),
+        rollouts=tuple(
+            doc.Rollouts(v.name, task, one.successes, one.episodes, one.low, one.high)
+            for v in known
+            for task, one in records[v.name].tasks().items()
+        ),
+        variants=tuple(_overall(v, records[v.name]) for v in known),
         videos=tuple(videos),
     )
 
 
-def _episodes(layout: Layout, recipe: Recipe, tuning: Tuning) -> tuple[Sequence[EpisodeResult], Sequence[float]] | None:
-    """A policy's episodes, and the lengths of its sequences where those count; None: not played yet."""
+def _episodes(layout: Layout, recipe: Recipe, tuning: Tuning) -> Played:
+    """What a policy has played."""
     own = recipe.benchmarks.get(tuning.benchmark)
     if own is not None and own.protocol:
-        if not (layout.policy(tuning.name) / MANIFEST).is_file():
-            return None
-        found = read_played(layout.vla_eval(tuning.name), layout.policy(tuning.name))
-        return (found.episodes, found.lengths) if found.complete else None
+        return read_played(layout.vla_eval(tuning.name), layout.policy(tuning.name))
     folder = layout.rollouts(tuning.name)
     if not (folder / MANIFEST).is_file():
-        return None
+        return Played()
     try:
-        return read_episodes(Artifact.open(folder, "rollout")), ()
+        return Played(tuple(read_episodes(Artifact.open(folder, "rollout"))), complete=True)
     except StageError:
-        return None
+        return Played()
 
 
-def by_benchmark(layout: Layout, recipe: Recipe) -> tuple[doc.BenchmarkResult, ...]:
-    """The results of each of the recipe's benchmarks; for what is not played yet, the commands that play it."""
-    rows = []
-    for name, own in recipe.benchmarks.items():
-        found = closed_loop(layout, recipe, name)
-        todo: list[str] = []
-        waiting = []
-        for tuning in recipe.tunings():
-            if tuning.benchmark == name and _episodes(layout, recipe, tuning) is None:
-                waiting.append(tuning.name)
-                orders = layout.vla_eval(tuning.name) / COMMANDS
-                todo += orders.read_text().splitlines() if own.protocol and orders.is_file() else []
-        rows.append(
-            doc.BenchmarkResult(
-                name=name,
-                title=own.title or name,
-                where=own.where,
-                waiting=tuple(waiting),
-                commands=tuple(todo),
-                rollouts=found.rollouts,
-                variants=found.variants,
-                comparisons=found.comparisons,
-                videos=found.videos,
-            )
-        )
-    return tuple(rows)
-
-
-def _by_task(variant: Variant, played: list[tuple[int, EpisodeResult]]) -> list[doc.Rollouts]:
-    rows = []
-    for task in dict.fromkeys(e.task for _, e in played):
-        result = TaskResult.of([e.success for _, e in played if e.task == task])
-        rows.append(doc.Rollouts(variant.name, task, result.successes, result.episodes, result.low, result.high))
-    return rows
-
-
-def _overall(variant: Variant, played: list[tuple[int, EpisodeResult]], lengths: Sequence[float]) -> doc.VariantResult:
-    result = TaskResult.of([e.success for _, e in played])
-    title = variant.title or variant.name
-    seeds = {s: [e.success for seed, e in played if seed == s] for s, _ in played}
-    by_seed = {seed: sum(outcomes) / len(outcomes) for seed, outcomes in seeds.items()} if len(seeds) > 1 else {}
+def _overall(variant: Variant, record: Record) -> doc.VariantResult:
+    result, seeds = record.all(), record.by_seed()
     return doc.VariantResult(
         variant.name,
         result.success,
         result.low,
         result.high,
         result.episodes,
-        title,
-        tuple(by_seed.values()),
-        sum(lengths) / len(lengths) if lengths else None,
+        _title(variant),
+        tuple(seeds.values()) if len(seeds) > 1 else (),
+        record.length(),
     )
 
 
-def _comparisons(known: list[Variant], played: Played) -> list[doc.Comparison]:
-    """Every pretrained variant against each that stands before it, and the reference against random weights."""
+def _title(variant: Variant) -> str:
+    return variant.title or variant.name
+
+
+def _pairs(known: Sequence[Variant]) -> Iterator[tuple[Variant, Variant]]:
+    """Every pretrained variant with each that stands before it, and the reference with random weights."""
     pretrained = [variant for variant in known if not variant.random_language]
-    scratch = [variant for variant in known if variant.random_language]
-    rows = [
-        _comparison(later, earlier, played, "variant")
-        for n, later in enumerate(pretrained)
-        for earlier in pretrained[:n]
-    ]
+    for n, later in enumerate(pretrained):
+        for earlier in pretrained[:n]:
+            yield later, earlier
     # The reference stands for "pretrained": choosing the best of several here would favour it by chance.
-    rows += [_comparison(pretrained[0], control, played, "initialisation") for control in scratch if pretrained]
-    return [row for row in rows if row is not None]
+    for control in known:
+        if control.random_language and pretrained:
+            yield pretrained[0], control
 
 
-def _comparison(first: Variant, second: Variant, played: Played, kind: str) -> doc.Comparison | None:
-    a = {(e.task, e.state, seed): e.success for seed, e in played[first.name]}
-    b = {(e.task, e.state, seed): e.success for seed, e in played[second.name]}
-    shared = [key for key in a if key in b]
-    if not shared:
-        return None
-    seeds = dict.fromkeys(seed for _, _, seed in shared)
-    by_seed = [[float(a[key]) - float(b[key]) for key in shared if key[2] == seed] for seed in seeds]
-    found = compare(
-        [a[key] for key in shared],
-        [b[key] for key in shared],
-        tasks=[task for task, _, _ in shared],
-        name_a=first.title or first.name,
-        name_b=second.title or second.name,
-    )
+def _comparisons(
+    variants: Sequence[Variant], records: Mapping[str, Mapping[str, Record]]
+) -> tuple[dict[str, list[doc.Comparison]], list[str]]:
+    """By benchmark, corrected over all of them; and why there is none where episodes did not begin alike."""
+    tests, faults = [], []
+    for benchmark, of in records.items():
+        for first, second in _pairs([variant for variant in variants if variant.name in of]):
+            a, b = of[first.name], of[second.name]
+            if a.episodes.keys().isdisjoint(b.episodes):
+                continue
+            try:
+                tests.append((benchmark, first, second, *against(a, b, _title(first), _title(second))))
+            except StageError as error:
+                faults.append(str(error))
+    controls = {n for n, (_, _, second, *_) in enumerate(tests) if second.random_language}
+    found = corrected([one for *_, one, _ in tests], controls)
+    rows: dict[str, list[doc.Comparison]] = {benchmark: [] for benchmark in records}
+    for (benchmark, first, second, _, by_seed), one in zip(tests, found, strict=True):
+        rows[benchmark].append(_comparison(first, second, one, tuple(by_seed.values())))
+    return rows, faults
+
+
+def _comparison(first: Variant, second: Variant, found: Difference, by_seed: tuple[float, ...]) -> doc.Comparison:
+    verdict, control = found.verdict(_title(first), _title(second)), second.random_language
     return doc.Comparison(
         variant=first.name,
         baseline=second.name,
@@ -165,18 +140,19 @@ def _comparison(first: Variant, second: Variant, played: Played, kind: str) -> d
         low=found.low,
         high=found.high,
         p=found.p,
-        verdict=found.verdict if kind == "variant" else _tells_apart(found),
+        verdict=_tells_apart(found, verdict) if control else verdict,
         outcome=found.outcome,
-        kind="initialisation" if kind == "initialisation" else "variant",
-        by_seed=tuple(sum(some) / len(some) for some in by_seed) if len(seeds) > 1 else (),
+        kind="initialisation" if control else "variant",
+        p_adjusted=None if control else found.p_adjusted,
+        by_seed=by_seed if len(by_seed) > 1 else (),
     )
 
 
-def _tells_apart(found: Difference) -> str:
+def _tells_apart(found: Difference, verdict: str) -> str:
     if found.outcome == "better":
-        return f"This benchmark can tell initialisations apart: {found.verdict}"
+        return f"This benchmark can tell initialisations apart: {verdict}"
     return (
         "This benchmark cannot tell initialisations apart at this budget: a policy from a randomly initialised "
         "language model does as well as one from the pretrained model, so the order of the variants says nothing. "
-        f"{found.verdict[0].upper()}{found.verdict[1:]}"
+        f"{verdict[0].upper()}{verdict[1:]}"
     )

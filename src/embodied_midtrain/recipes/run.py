@@ -67,7 +67,7 @@ def run_recipe(recipe: Recipe, out: Path, *, until: str | None = None, command: 
                 break
     finally:
         run.loaded = None
-        summary = summarise(layout, recipe, run.meter.times(), command, factor)
+        summary = summarise(layout, recipe, run.meter.times(names), command, factor)
         save_summary(out, summary)
     report(layout.report, run=out)
     print_summary(summary, layout.report / "report.html")

@@ -31,7 +31,7 @@ from embodied_midtrain.recipes.audited import audited
 from embodied_midtrain.recipes.inputs import pool_place
 from embodied_midtrain.recipes.layout import Layout
 from embodied_midtrain.recipes.recipe import Recipe
-from embodied_midtrain.recipes.results import by_benchmark, closed_loop
+from embodied_midtrain.recipes.results import closed_loop
 from embodied_midtrain.report import summary as doc
 from embodied_midtrain.sources.places import absolute
 
@@ -45,15 +45,15 @@ def summarise(
     """What a run has measured so far; `scale` is what the counts of `recipe` were multiplied by."""
     pool = _pool(layout)
     groups = {source.name: source.group for source in pool.sources} if pool else {}
-    loop, benchmarks = closed_loop(layout, recipe), by_benchmark(layout, recipe)
-    played = not any(one.waiting for one in benchmarks) if benchmarks else bool(loop.variants)
+    results, faults = closed_loop(layout, recipe)
+    alone = doc.BenchmarkResult("") if recipe.benchmarks else results[0]
     reported = _finished(layout.report) is not None or all(s.state == "done" for s in stages)
     return doc.Summary(
         name=recipe.name,
         seed=recipe.seed,
         created=datetime.now(UTC).replace(microsecond=0).isoformat(),
         machine=machine(),
-        state="done" if reported and played else "partial",
+        state="done" if reported and not any(one.waiting for one in results) else "partial",
         benchmark=_where(recipe),
         stages=stages,
         pool=pool,
@@ -67,13 +67,13 @@ def summarise(
         selectors=_selectors(layout),
         midtrain=_training(layout, recipe, "midtrain"),
         policies=_training(layout, recipe, "finetune"),
-        rollouts=loop.rollouts,
-        variants=loop.variants,
-        comparisons=loop.comparisons,
-        videos=loop.videos,
-        benchmarks=benchmarks,
+        rollouts=alone.rollouts,
+        variants=alone.variants,
+        comparisons=alone.comparisons,
+        videos=alone.videos,
+        benchmarks=results if recipe.benchmarks else (),
         scale=scale,
-        faults=tuple(f"{s.name}: {s.note}" for s in stages if s.state == "failed"),
+        faults=(*(f"{s.name}: {s.note}" for s in stages if s.state == "failed"), *faults),
         files=_files(layout, recipe),
         provenance=_provenance(layout, recipe, command),
     )

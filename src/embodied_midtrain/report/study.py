@@ -11,12 +11,12 @@ from statistics import fmean
 from typing import Any, Literal
 
 from embodied_midtrain.artifacts import StageError, read_json, write_json
+from embodied_midtrain.benchmarks.rollout import TaskResult
 from embodied_midtrain.config import ConfigError, structure
+from embodied_midtrain.diagnostics.predict import FILE as FIGURES
 from embodied_midtrain.report.summary import Provenance, StageTime
 
 STUDY = "study.json"
-FIGURES = "figures.json"
-"""What was measured of each variant beside its success, as a table: which of it goes with success?"""
 VariantState = Literal["done", "failed", "waiting", "not run"]
 
 
@@ -45,18 +45,6 @@ class StudyVariant:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """Successes of episodes, with Wilson's 95 % interval; `note` says where that is too wide to build on."""
-
-    successes: int
-    episodes: int
-    success: float
-    low: float
-    high: float
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class StudyCell:
     """A variant on a benchmark with a head, over its training seeds.
 
@@ -66,8 +54,8 @@ class StudyCell:
     variant: str
     benchmark: str
     head: str
-    all: Share
-    tasks: dict[str, Share] = field(default_factory=dict)
+    all: TaskResult
+    tasks: dict[str, TaskResult] = field(default_factory=dict)
     by_seed: dict[str, float] = field(default_factory=dict)
     spread: float | None = None
     """Standard deviation of the shares over seeds; None where there is one."""
@@ -166,7 +154,7 @@ class StudySummary:
 
 
 def save_study(folder: Path, summary: StudySummary) -> Path:
-    """Write FOLDER/study.json whole or not at all, and beside it FOLDER/figures.json."""
+    """Write FOLDER/study.json whole or not at all, and beside it FOLDER/figures.json for `diagnostics.predict`."""
     path = folder / STUDY
     write_json(path, summary)
     write_json(folder / FIGURES, {"variants": figures_by_variant(summary)})

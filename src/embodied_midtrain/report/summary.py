@@ -298,7 +298,7 @@ class Comparison:
 
     `kind` "initialisation" marks a comparison in which `baseline` starts from a random language model: only where
     that one is beaten ("better") can this benchmark tell initialisations apart at all. `outcome` is "better" or
-    "worse" where the difference is more than noise.
+    "worse" where the difference is more than noise, after all tests of the run.
     """
 
     variant: str
@@ -307,9 +307,12 @@ class Comparison:
     low: float
     high: float
     p: float
+    """McNemar's, of this test alone."""
     verdict: str
     outcome: Literal["better", "worse", "cannot tell"] = "cannot tell"
     kind: Literal["variant", "initialisation"] = "variant"
+    p_adjusted: float | None = None
+    """Holm's, over all comparisons of the run but those of controls; None for these."""
     by_seed: tuple[float, ...] = ()
     """The difference with each training seed, where there are several."""
 

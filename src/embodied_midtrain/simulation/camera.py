@@ -94,10 +94,9 @@ class FreeCamera:
 
         The inverse of `project` for points at that height; meaningless for sights that do not go down to it.
         """
-        height, width = size
-        focal = height / 2 / math.tan(math.radians(self.fovy) / 2)
-        x, y = np.asarray(pixels, float)[..., 0], np.asarray(pixels, float)[..., 1]
-        sight = np.stack([(x - width / 2) / focal, (height / 2 - y) / focal, np.ones_like(x)], -1) @ self.axes
+        seen = self.pinhole(size)
+        x, y = np.moveaxis((np.asarray(pixels, float) - seen.middle) / seen.focal, -1, 0)
+        sight = np.stack([x, -y, np.ones_like(x)], -1) @ self.axes
         with np.errstate(divide="ignore", invalid="ignore"):
             reach = (z - self.position[2]) / sight[..., 2:]
         met: NDArray[np.float64] = self.position + reach * sight

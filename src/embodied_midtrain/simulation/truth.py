@@ -35,7 +35,6 @@ class Prop:
         name: how it is called, without article; two of one name cannot be told apart in words.
         geoms, sites: MuJoCo's numbers of what is drawn of it.
         bodies: MuJoCo's numbers of what can be touched of it.
-        movable: whether it, or the part that it is, can move.
         grasped: whether a gripper can take hold of it; None where people would not agree.
     """
 
@@ -43,7 +42,6 @@ class Prop:
     geoms: tuple[int, ...]
     sites: tuple[int, ...] = ()
     bodies: tuple[int, ...] = ()
-    movable: bool = True
     grasped: bool | None = None
 
 

@@ -107,12 +107,11 @@ def look(data: bytes, *, decode: bool = True) -> tuple[tuple[int, int], str]:
         decode_image(data)
     try:
         with Image.open(io.BytesIO(data)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise BadSample("image too large", f"{image.width} x {image.height}")
-            return image.size, (image.format or "unknown").lower()
+            (width, height), kind = image.size, (image.format or "unknown").lower()
     except Image.DecompressionBombError as error:
         raise BadSample("image too large", str(error)) from error
     except (OSError, ValueError, SyntaxError) as error:
-        if isinstance(error, BadSample):
-            raise
         raise BadSample("broken image", "no known image format") from error
+    if width * height > MAX_PIXELS:
+        raise BadSample("image too large", f"{width} x {height}")
+    return (width, height), kind

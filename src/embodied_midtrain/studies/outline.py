@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -11,7 +12,7 @@ from rich.text import Text
 
 from embodied_midtrain.studies.calling import House
 from embodied_midtrain.studies.engine import states
-from embodied_midtrain.studies.graph import Plan, Stage
+from embodied_midtrain.studies.graph import Plan
 from embodied_midtrain.studies.results import pathway
 
 
@@ -22,6 +23,9 @@ def outline(whole: Plan, only: tuple[str, ...], house: House) -> dict[str, Any]:
         ConfigError: on a variant that the study has not.
     """
     part = whole.only(only)
+    # If nothing were shared between cells and measures.
+    alone = [replace(part, cells=(cell,), readings=()) for cell in part.cells]
+    alone += [replace(part, cells=(), readings=(reading,)) for reading in part.readings]
     users, study = part.users(), whole.study
     found = states(house, part.stages())
     rows = [
@@ -42,26 +46,10 @@ def outline(whole: Plan, only: tuple[str, ...], house: House) -> dict[str, Any]:
         "training_seeds": list(study.training_seeds),
         "heads": list(study.heads),
         "benchmarks": {name: bench.where for name, bench in study.benchmarks.items()},
-        "calls": len(_every_call(part)),
+        "calls": sum(len(one.stages()) for one in alone),
         "stages": rows,
         "to_do": sum(row["state"] != "done" for row in rows),
     }
-
-
-def _every_call(part: Plan) -> list[str]:
-    """The stages that there would be if nothing were shared between trainings, cells and measures."""
-    found: list[str] = []
-
-    def walk(stage: Stage, seen: set[str]) -> None:
-        if stage.key not in seen:
-            seen.add(stage.key)
-            found.append(stage.key)
-            for one in stage.before():
-                walk(one, seen)
-
-    for cell in part.cells:
-        walk(cell.rollout or cell.policy, set())
-    return found
 
 
 def print_outline(facts: Mapping[str, Any], to: Console | None = None) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,9 +13,9 @@ import yaml
 
 from embodied_midtrain import __version__
 from embodied_midtrain.artifacts import Artifact, StageError, fingerprint_of, read_json, to_plain
-from embodied_midtrain.benchmarks.comparison import against
-from embodied_midtrain.benchmarks.rollout import EpisodeResult, TaskResult, read_episodes
-from embodied_midtrain.intervals import holm
+from embodied_midtrain.benchmarks.comparison import Record, against
+from embodied_midtrain.benchmarks.rollout import read_episodes
+from embodied_midtrain.intervals import corrected
 from embodied_midtrain.recipes.meter import METER
 from embodied_midtrain.recipes.summarise import machine
 from embodied_midtrain.recipes.vla_eval import COMMANDS, read_played
@@ -27,15 +26,8 @@ from embodied_midtrain.studies.engine import NOT_RUN, State
 from embodied_midtrain.studies.graph import Cell, Plan, Stage
 from embodied_midtrain.studies.study import OnTarget, Study
 
-LEVEL = 0.05
-
-
-@dataclass(frozen=True)
-class Played:
-    """The episodes of one cell's seeds: by task, state and training seed."""
-
-    episodes: Mapping[tuple[str, int, int], EpisodeResult]
-    lengths: Sequence[float]
+Column = tuple[str, str, str]
+"""A variant, a benchmark and a head."""
 
 
 def summarise(house: House, plan: Plan, states: Mapping[str, State], command: str) -> doc.StudySummary:
@@ -46,9 +38,10 @@ def summarise(house: House, plan: Plan, states: Mapping[str, State], command: st
         states: of all of its stages.
     """
     study = plan.study
-    played = {(c.variant, c.benchmark, c.head): _played(house, plan, c, states) for c in plan.cells}
-    waiting = {c.variant: _orders(house, c) for c in plan.cells if _waits(house, c, states)}
-    variants = tuple(_variant(plan, name, states, name in waiting) for name in study.variants)
+    records, waiting = _played(house, plan, states)
+    late = {cell.variant for cell in waiting}
+    variants = tuple(_variant(plan, name, states, name in late) for name in study.variants)
+    comparisons, unlike = _comparisons(study, records)
     return doc.StudySummary(
         name=study.name,
         about=study.about,
@@ -62,12 +55,12 @@ def summarise(house: House, plan: Plan, states: Mapping[str, State], command: st
         benchmarks=tuple(doc.StudyBenchmark(n, b.title or n, b.where) for n, b in study.benchmarks.items()),
         heads=tuple(study.heads),
         variants=variants,
-        cells=tuple(_cell(*key, found) for key, found in played.items() if found.episodes),
-        comparisons=_comparisons(study, played),
+        cells=tuple(_cell(*key, record) for key, record in records.items() if record.episodes),
+        comparisons=comparisons,
         figures=_figures(house, plan, states),
         stages=_stages(house, plan, states),
-        notes=_notes(house, plan, states),
-        commands=tuple(line for c in plan.cells if _waits(house, c, states) for line in _orders(house, c)),
+        notes=(*_notes(house, plan, states), *unlike),
+        commands=tuple(line for c in waiting for line in (house.vla_eval(c.name) / COMMANDS).read_text().splitlines()),
         provenance=_provenance(house, plan, states, command),
     )
 
@@ -76,34 +69,23 @@ def _done(stage: Stage, states: Mapping[str, State]) -> bool:
     return states.get(stage.key, NOT_RUN).state == "done"
 
 
-def _waits(house: House, cell: Cell, states: Mapping[str, State]) -> bool:
-    """Whether vla-eval has still to play it."""
-    if cell.rollout is not None or not _done(cell.policy, states):
-        return False
-    return not read_played(house.vla_eval(cell.name), house.of(cell.policy)).complete
-
-
-def _orders(house: House, cell: Cell) -> list[str]:
-    path = house.vla_eval(cell.name) / COMMANDS
-    return path.read_text().splitlines() if path.is_file() else []
-
-
-def _played(house: House, plan: Plan, wanted: Cell, states: Mapping[str, State]) -> Played:
-    rows: dict[tuple[str, int, int], EpisodeResult] = {}
-    lengths: list[float] = []
+def _played(house: House, plan: Plan, states: Mapping[str, State]) -> tuple[dict[Column, Record], list[Cell]]:
+    """What has been played, and what vla-eval has still to play."""
+    records: dict[Column, Record] = {}
+    waiting = []
     for cell in plan.cells:
-        if (cell.variant, cell.benchmark, cell.head) != (wanted.variant, wanted.benchmark, wanted.head):
-            continue
+        record = records.setdefault((cell.variant, cell.benchmark, cell.head), Record())
         if not _done(cell.rollout or cell.policy, states):
             continue
         if cell.rollout is not None:
-            episodes: Sequence[EpisodeResult] = read_episodes(Artifact.open(house.of(cell.rollout), "rollout"))
+            record.add(read_episodes(Artifact.open(house.of(cell.rollout), "rollout")), cell.seed)
+            continue
+        found = read_played(house.vla_eval(cell.name), house.of(cell.policy))
+        if found.complete:
+            record.add(found.episodes, cell.seed, found.lengths)
         else:
-            found = read_played(house.vla_eval(cell.name), house.of(cell.policy))
-            episodes = found.episodes if found.complete else ()
-            lengths += found.lengths if found.complete else ()
-        rows |= {(e.task, e.state, cell.seed): e for e in episodes}
-    return Played(rows, lengths)
+            waiting.append(cell)
+    return records, waiting
 
 
 def _variant(plan: Plan, name: str, states: Mapping[str, State], waits: bool) -> doc.StudyVariant:
@@ -156,75 +138,60 @@ def _flat(settings: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return rows
 
 
-def _cell(variant: str, benchmark: str, head: str, played: Played) -> doc.StudyCell:
-    rows = played.episodes
-    by_seed = _by_seed({key: float(e.success) for key, e in rows.items()})
+def _cell(variant: str, benchmark: str, head: str, record: Record) -> doc.StudyCell:
+    seeds = record.by_seed()
     return doc.StudyCell(
         variant=variant,
         benchmark=benchmark,
         head=head,
-        all=_share([e.success for e in rows.values()]),
-        tasks={
-            task: _share([e.success for (of, *_), e in rows.items() if of == task])
-            for task in dict.fromkeys(task for task, *_ in rows)
-        },
-        by_seed=by_seed,
-        spread=statistics.stdev(by_seed.values()) if len(by_seed) > 1 else None,
-        length=sum(played.lengths) / len(played.lengths) if played.lengths else None,
+        all=record.all(),
+        tasks=record.tasks(),
+        by_seed=_named(seeds),
+        spread=statistics.stdev(seeds.values()) if len(seeds) > 1 else None,
+        length=record.length(),
     )
 
 
-def _share(outcomes: Sequence[bool]) -> doc.Share:
-    return doc.Share(**asdict(TaskResult.of(outcomes)))
+def _named(by_seed: Mapping[int, float]) -> dict[str, float]:
+    """Keys as JSON has them."""
+    return {str(seed): value for seed, value in by_seed.items()}
 
 
-def _by_seed(values: Mapping[tuple[str, int, int], float]) -> dict[str, float]:
-    seeds = dict.fromkeys(seed for *_, seed in values)
-    return {str(seed): statistics.fmean(v for (*_, of), v in values.items() if of == seed) for seed in seeds}
-
-
-def _comparisons(study: Study, played: Mapping[tuple[str, str, str], Played]) -> tuple[doc.StudyComparison, ...]:
-    rows: list[doc.StudyComparison] = []
-    for (variant, benchmark, head), found in played.items():
+def _comparisons(
+    study: Study, records: Mapping[Column, Record]
+) -> tuple[tuple[doc.StudyComparison, ...], tuple[str, ...]]:
+    """Each variant against its baseline, corrected over the whole study; and why there is none where episodes did not
+    begin alike."""
+    tests, unlike = [], []
+    for (variant, benchmark, head), record in records.items():
         other = study.against(variant)
-        beside = played[other, benchmark, head]
-        if other == variant or not found.episodes or not beside.episodes:
+        beside = records[other, benchmark, head]
+        # None in common: seeds that are still to come.
+        if other == variant or record.episodes.keys().isdisjoint(beside.episodes):
             continue
         try:
-            pairs, one = against(found.episodes, beside.episodes, study.title(variant), study.title(other))
-        except StageError:
-            # Nothing in common yet: seeds that are still to come.
-            continue
-        differences = {key: float(found.episodes[key].success) - float(beside.episodes[key].success) for key in pairs}
-        facts = {name: getattr(one, name) for name in ("difference", "low", "high", "p", "outcome", "verdict")}
-        rows.append(
-            doc.StudyComparison(
-                variant=variant,
-                against=other,
-                benchmark=benchmark,
-                head=head,
-                pairs=len(pairs),
-                p_adjusted=one.p,
-                by_seed=_by_seed(differences),
-                **facts,
-            )
+            found, by_seed = against(record, beside, study.title(variant), study.title(other))
+        except StageError as error:
+            unlike.append(str(error))
+        else:
+            tests.append(((variant, other, benchmark, head), found, by_seed))
+    controls = {n for n, ((variant, *_), *_) in enumerate(tests) if study.variants[variant].random_language}
+    rows = [
+        doc.StudyComparison(
+            *names,
+            pairs=one.pairs,
+            difference=one.difference,
+            low=one.low,
+            high=one.high,
+            p=one.p,
+            p_adjusted=one.p_adjusted,
+            outcome=one.outcome,
+            verdict=one.verdict(study.title(names[0]), study.title(names[1])),
+            by_seed=_named(by_seed),
         )
-    return corrected(study, rows)
-
-
-def corrected(study: Study, rows: list[doc.StudyComparison]) -> tuple[doc.StudyComparison, ...]:
-    """With Holm's p over all tests of candidates; a control asks another question, of the benchmark."""
-    family = [n for n, row in enumerate(rows) if not study.variants[row.variant].random_language]
-    for n, p in zip(family, holm([rows[n].p for n in family]), strict=True):
-        row = rows[n]
-        verdict = row.verdict
-        if len(family) > 1:
-            verdict += f" Over all {len(family)} tests of this study (Holm): p = {p:.2g}"
-            lost = row.outcome != "cannot tell" and p >= LEVEL
-            verdict += ", no finding any more." if lost else "."
-        outcome = row.outcome if p < LEVEL else "cannot tell"
-        rows[n] = replace(row, p_adjusted=p, outcome=outcome, verdict=verdict)
-    return tuple(rows)
+        for (names, _, by_seed), one in zip(tests, corrected([found for _, found, _ in tests], controls), strict=True)
+    ]
+    return tuple(rows), tuple(unlike)
 
 
 def _figures(house: House, plan: Plan, states: Mapping[str, State]) -> tuple[doc.StudyFigure, ...]:

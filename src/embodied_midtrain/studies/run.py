@@ -192,11 +192,12 @@ def study_command(
         print((out / STUDY).read_text())
     else:
         print_study(found, page)
-    failed = [f"{row.time.name} ({row.label}): {row.time.note}" for row in found.stages if row.time.state == "failed"]
+    wanted = [row for row in found.stages if not only or set(only) & set(row.variants)]
+    failed = [f"{row.time.name} ({row.label}): {row.time.note}" for row in wanted if row.time.state == "failed"]
     if failed:
         raise StageError(
-            f"{len(failed)} failed: {'; '.join(failed)}. The other stages are done; mend the cause, then give the "
-            "command again."
+            f"{len(failed)} failed: {'; '.join(failed)}. What does not need them is done; mend the cause, then give "
+            "the command again."
         )
 
 

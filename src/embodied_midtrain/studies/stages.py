@@ -30,6 +30,7 @@ from embodied_midtrain.robots.opening import open_robots
 from embodied_midtrain.samples import Pool
 from embodied_midtrain.sources.opening import open_pool
 from embodied_midtrain.sources.places import is_url
+from embodied_midtrain.studies.graph import nearest
 
 STAGES: dict[str, str] = {
     "pool": "embodied_midtrain.sources.registry.build:build_pool",
@@ -44,6 +45,7 @@ STAGES: dict[str, str] = {
     "finetune": "embodied_midtrain.policies.finetune:finetune",
     "rollout": "embodied_midtrain.benchmarks.rollout:rollout",
     "drift": "embodied_midtrain.diagnostics.drift:drift",
+    "course": "embodied_midtrain.diagnostics.course:course",
     "retention": "embodied_midtrain.diagnostics.retention:retention",
     "probe": "embodied_midtrain.diagnostics.probe:probe",
     "couple": "embodied_midtrain.coupled.couple:couple",
@@ -110,9 +112,7 @@ def kind_of(name: str) -> Kind:
     """Raises `ConfigError` where there is no such stage."""
     where = name if ":" in name else STAGES.get(name)
     if where is None:
-        near = difflib.get_close_matches(name, STAGES, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(STAGES)}"
-        raise ConfigError(f"there is no stage '{name}'; {hint}")
+        raise ConfigError(f"there is no stage '{name}'; {nearest(name, STAGES)}")
     module, _, function = where.partition(":")
     try:
         return read_signature(name, getattr(importlib.import_module(module), function))
