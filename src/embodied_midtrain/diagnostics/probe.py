@@ -217,7 +217,7 @@ def probe_command(
     read from it, time alone says.
 
     Examples:
-        emt embed --target runs/quickstart/demos --layers 6 18 30 --pooling image --frames-per-episode 20 \\
+        emt embed --target runs/quickstart/demos --layers 6 12 18 --pooling image --frames-per-episode 20 \\
             --out runs/mine/probed
         emt probe --features runs/mine/probed --target runs/quickstart/demos --out runs/mine/probe
         emt probe --features runs/mine/probed --target data/robomimic --state object --out runs/mine/probe-objects

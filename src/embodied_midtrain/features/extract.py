@@ -222,7 +222,7 @@ def embed_command(
         emt embed --pool "data/cc12m/{00000..01242}.tar" --out runs/mine/pool-features --max-bad 1%
         emt embed --target runs/quickstart/demos --out runs/mine/target-features
         emt embed --target data/bridge_dataset/1.0.0 --camera image_0 --out runs/mine/target-features
-        emt embed --target runs/quickstart/demos --layers 6 12 18 24 30 --pooling image --out runs/mine/probed
+        emt embed --target runs/quickstart/demos --layers 6 12 18 --pooling image --out runs/mine/probed
         emt embed --pool my-pool.yaml --out runs/mine/grown --extend runs/mine/pool-features
         emt embed --pool my-pool.yaml --out runs/mine/features --backbone compact Qwen/Qwen3-VL-2B-Instruct
         emt embed --pool my-pool.yaml --out runs/mine/pool-features --devices cuda:0,cuda:1
