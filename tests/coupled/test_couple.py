@@ -45,6 +45,10 @@ def test_a_second_call_gives_the_same(tmp_path):
     assert couple(tmp_path / "a", config, episodes=made.as_traces(made.several())).fingerprint == one.fingerprint
     with pytest.raises(ArtifactMismatch, match="episodes"):
         couple(tmp_path / "a", config, episodes=made.as_traces(made.several(), "others"))
+    # Episodes of another recording have the same names; their samples do not.
+    other = couple(tmp_path / "c", config, episodes=made.as_traces(made.several(), "others"))
+    keys = [{s.key for s in open_pool(made.path, skips=Skips())} for made in (one, other)]
+    assert keys[0].isdisjoint(keys[1]) and len(keys[0]) == len(keys[1])
 
 
 def test_categories_have_their_shares(tmp_path):
@@ -168,6 +172,7 @@ def test_an_instruction_that_names_nothing_in_view(tmp_path):
     assert left["meant"] == {"no thing that the instruction is carried out on": 17}
     assert left["grasp-point"]["episode without a grasp"] == 1
     assert left["phase"]["the episode is of one phase"] == 16, "one choice is none"
+    assert left["plan"] == {"no gripper event and no known thing ahead": 17}
 
 
 def shout(sample):

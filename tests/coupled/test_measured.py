@@ -16,6 +16,7 @@ from embodied_midtrain.coupled.opening import open_traces
 from embodied_midtrain.episodes import ActionSpec, Episode
 from embodied_midtrain.robots.hdf5 import CAMERA, close_header, write_demo, write_header
 from tests.coupled import made
+from tests.robots.test_rlds import BRIDGE
 
 SPEC = ActionSpec(("x", "y", "z", "gripper"), "delta", "world", "none", 3, 1, (-1.0,) * 4, (1.0,) * 4, 20.0)
 STATE = MeasuredConfig(state="pose", opening=3, every=3)
@@ -77,9 +78,12 @@ def test_without_one_they_are_left_out_and_counted(tmp_path, episodes):
     assert left["path"] == {"no calibration": 36}
 
 
-def test_without_a_gripper_there_are_no_grasps(tmp_path, episodes):
-    _, kinds, left = asked(tmp_path / "out", episodes, measured=MeasuredConfig(state="pose", every=3))
-    assert "plan" in kinds and left["grasp-point"]["episode without a grasp"] == 3
+def test_without_a_gripper_there_are_paths_and_nothing_else(tmp_path, episodes):
+    bare = MeasuredConfig(state="pose", every=3)
+    _, kinds, left = asked(tmp_path / "out", episodes, calibration(tmp_path), measured=bare)
+    assert kinds == {"path", "path-end"} and left["grasp-point"]["episode without a grasp"] == 3
+    with pytest.raises(StageError, match="no calibration.*--opening"):
+        asked(tmp_path / "nothing", episodes, measured=bare)
 
 
 def test_a_state_that_is_no_number(tmp_path):
@@ -139,3 +143,12 @@ def test_a_wrong_index_and_a_missing_name_say_what_to_do(tmp_path, episodes):
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(StageError, match="that --state names"):
         open_traces(tmp_path, calibration=calibration(tmp_path))
+
+
+@pytest.mark.skipif(not BRIDGE.is_dir(), reason="the real episodes are not at hand")
+def test_real_bridge_episodes(tmp_path):
+    _, kinds, left = asked(tmp_path / "out", BRIDGE, measured=MeasuredConfig(state="state", opening=6, every=2))
+    assert kinds == {"plan", "phase", "next"}
+    assert left["path"].keys() == {"no calibration"} and left["grasp-point"]["episode without a grasp"] == 8
+    answers = {row["answer"] for row in read_facts(tmp_path / "out") if row["kind"] == "plan"}
+    assert len(answers) > 3 and not any(answer == "1. move the gripper to the place to act" for answer in answers)

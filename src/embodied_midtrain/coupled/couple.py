@@ -90,11 +90,13 @@ def couple(out: Path | str, config: CoupleConfig, *, episodes: Traces, overwrite
     with open_stage(out, POOL_STAGE, config, {"episodes": episodes.fingerprint}, overwrite=overwrite) as run:
         if run.done:
             return run.artifact()
+        # Demonstrations of one task are called alike wherever they were recorded; samples of two pools must not be.
+        mark = episodes.fingerprint[:8]
         records = []
         with progress_bar("trajectory-coupled data", episodes.count) as bar:
             for number, part in enumerate(_parts(episodes)):
                 name = f"coupled-{number:06d}"
-                records.append(run.part(name) or _commit(run, number, name, part, config, rewrite))
+                records.append(run.part(name) or _commit(run, number, name, part, config, rewrite, mark))
                 bar.advance(len(part))
         return _finish(run, config, records, episodes)
 
@@ -106,14 +108,20 @@ def _parts(episodes: Traces) -> Iterator[list[Trace]]:
 
 
 def _commit(
-    run: StageRun, number: int, name: str, part: list[Trace], config: CoupleConfig, rewrite: Rewrite | None
+    run: StageRun,
+    number: int,
+    name: str,
+    part: list[Trace],
+    config: CoupleConfig,
+    rewrite: Rewrite | None,
+    mark: str,
 ) -> dict[str, Any]:
     facts: dict[str, Any] = {"episodes": len(part)}
     skips, rows, left = Skips(), list[dict[str, Any]](), Counter[tuple[str, str]]()
 
     def write(path: Path) -> None:
         rng = np.random.default_rng([config.seed, number])
-        facts["samples"] = write_table(path, _samples(part, config, rng, rewrite, skips, rows, left))
+        facts["samples"] = write_table(path, _samples(part, config, rng, rewrite, mark, skips, rows, left))
         # The record is written after the file, and so with the counts in it.
         facts["left"] = [[kind, reason, times] for (kind, reason), times in sorted(left.items())]
 
@@ -128,6 +136,7 @@ def _samples(
     config: CoupleConfig,
     rng: np.random.Generator,
     rewrite: Rewrite | None,
+    mark: str,
     skips: Skips,
     rows: list[dict[str, Any]],
     left: Counter[tuple[str, str]],
@@ -148,7 +157,7 @@ def _samples(
                 except BadEpisode as error:
                     skips.add(error.reason, f"{trace.id}/{moment.step}", error.detail)
                     break
-                sample = _rewritten(_sample(moment, asked, phrasing, pictures), rewrite, skips)
+                sample = _rewritten(_sample(mark, moment, asked, phrasing, pictures), rewrite, skips)
                 if sample is not None:
                     rows.append(_row(moment, asked, sample))
                     yield sample
@@ -182,9 +191,9 @@ def _picture(moment: Moment, view: str, shown: dict[str, Picture]) -> Picture:
     return shown[view]
 
 
-def _sample(moment: Moment, asked: Asked, phrasing: str, pictures: tuple[Picture, ...]) -> Sample:
+def _sample(mark: str, moment: Moment, asked: Asked, phrasing: str, pictures: tuple[Picture, ...]) -> Sample:
     turns = (Turn("user", phrasing, asked.pointed), Turn("assistant", asked.answer, asked.shown))
-    id = f"{moment.trace.id}/{moment.step:05d}-{asked.kind}"
+    id = f"{mark}/{moment.trace.id}/{moment.step:05d}-{asked.kind}"
     return Sample(f"{PREFIX}{CATEGORY[asked.kind]}", id, pictures, turns, "", moment.trace.task)
 
 
@@ -223,16 +232,18 @@ def _row(moment: Moment, asked: Asked, sample: Sample) -> dict[str, Any]:
 
 def _finish(run: StageRun, config: CoupleConfig, records: list[dict[str, Any]], episodes: Traces) -> Artifact:
     rows = list(read_facts(run.out))
-    if not rows:
-        skips = Skips([*episodes.skips.rows, *(row for record in records for row in record["skipped"])])
-        raise StageError(
-            f"no question can be asked about {episodes.name} (skipped: {skips.summary()}). Record demonstrations with "
-            "emt demos --truth-every 10, or name the state of other episodes with --state."
-        )
-    run.skips.rows.extend(episodes.skips.rows)
     left = Counter[tuple[str, str]]()
     for record in records:
         left.update({(kind, reason): times for kind, reason, times in record["left"]})
+    if not rows:
+        skips = Skips([*episodes.skips.rows, *(row for record in records for row in record["skipped"])])
+        reasons = ", ".join(dict.fromkeys(reason for _, reason in left)) or "there is no episode"
+        raise StageError(
+            f"no question can be asked about {episodes.name}: {reasons} (skipped: {skips.summary()}). Record "
+            "demonstrations with emt demos --truth-every 10, or say of other episodes what --state, --opening and "
+            "--calibration are."
+        )
+    run.skips.rows.extend(episodes.skips.rows)
     sources = Counter(row["source"] for row in rows)
     summary = {
         "kinds": {kind: {"category": CATEGORY[kind], **told} for kind, told in kinds_of(rows).items()},

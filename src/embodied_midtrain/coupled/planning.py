@@ -21,18 +21,22 @@ def planning(moment: Moment) -> Iterator[Asked]:
     order, views = trace.instruction, (moment.main.name,)
     phases = moment.phases
     lines = [said(trace, phase) for phase in phases[number:]]
-    yield Asked(
-        "plan",
-        (
-            f"The robot is told: {order}. List the sub-actions that remain, in order.",
-            f"Task: {order}. What remains to be done from here, step by step?",
-            f"To {order}, which sub-actions must the robot still carry out, the one it is in included?",
-        ),
-        "; ".join(f"{n + 1}. {line}" for n, line in enumerate(lines)),
-        ("plan", number),
-        subject=order,
-        views=views,
-    )
+    if all(phase.kind == "approach" and phase.thing < 0 for phase in phases[number:]):
+        # Nothing that is known is gone to, and no gripper moves: the answer would be the same whatever was done.
+        moment.leave("no gripper event and no known thing ahead", ("plan",))
+    else:
+        yield Asked(
+            "plan",
+            (
+                f"The robot is told: {order}. List the sub-actions that remain, in order.",
+                f"Task: {order}. What remains to be done from here, step by step?",
+                f"To {order}, which sub-actions must the robot still carry out, the one it is in included?",
+            ),
+            "; ".join(f"{n + 1}. {line}" for n, line in enumerate(lines)),
+            ("plan", number),
+            subject=order,
+            views=views,
+        )
     if between(moment):
         moment.leave("between two sub-actions", ("phase", "next"))
         return
