@@ -82,7 +82,7 @@ def test_without_a_gripper_there_are_paths_and_nothing_else(tmp_path, episodes):
     bare = MeasuredConfig(state="pose", every=3)
     _, kinds, left = asked(tmp_path / "out", episodes, calibration(tmp_path), measured=bare)
     assert kinds == {"path", "path-end"} and left["grasp-point"]["episode without a grasp"] == 3
-    with pytest.raises(StageError, match="no calibration.*--opening"):
+    with pytest.raises(StageError, match=r"no calibration.*--opening"):
         asked(tmp_path / "nothing", episodes, measured=bare)
 
 
