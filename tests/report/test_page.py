@@ -60,6 +60,11 @@ def test_selectors_stand_side_by_side(page: Path) -> None:
     assert cells == [("−0.71", "37 %"), ("1.00", "37 %"), ("–", "37 %")]
 
 
+def test_p_is_shown_alone_and_corrected(page: Path) -> None:
+    shown = re.findall(r", p = ([\d.]+)(?:, Holm ([\d.]+))?", page.read_text())
+    assert shown == [("0.01", "0.03"), ("0.87", "0.87"), ("0.012", "0.03"), ("0.006", "")]
+
+
 def test_everything_is_inside_the_page(page: Path) -> None:
     found: list[str] = []
 
