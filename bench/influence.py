@@ -71,10 +71,8 @@ def resident() -> float:
 
 def compare(backbone: Backbone, rows: Sequence[Rendered], args: argparse.Namespace, clock: Clock) -> None:
     found: dict[str, list[float]] = {"ours": [], "training": []}
-    peaks = []
     for repeat in range(args.repeats + 1):
         one = ours(backbone, rows, args.batch_size, args.rank, clock)
-        peaks.append(resident())
         two = training(backbone, rows, args.batch_size, clock)
         if repeat:
             found["ours"].append(one)
@@ -100,8 +98,7 @@ def compare(backbone: Backbone, rows: Sequence[Rendered], args: argparse.Namespa
         print(f"{name:<10}{tokens / seconds:10.0f} tokens/s {seconds:8.2f} s")
     ratios = sorted(y / x for x, y in zip(*found.values(), strict=True))
     print(f"ratio to training {b / a:6.2f}   ({ratios[0]:.2f} to {ratios[-1]:.2f} by run)")
-    print(f"ratio to the peer {peer / a:6.2f}   (one sample at a time, {len(few)} of the samples)")
-    print(f"peak memory {peaks[0]:.0f} MiB after the first pass\n", flush=True)
+    print(f"ratio to the peer {peer / a:6.2f}   (one sample at a time, {len(few)} of the samples)\n", flush=True)
 
 
 def growth(backbone: Backbone, rows: Sequence[Rendered], args: argparse.Namespace) -> None:
