@@ -169,6 +169,13 @@ class Skips:
     def summary(self) -> str:
         return ", ".join(f"{n} {reason}" for reason, n in self.counts().items()) or "none"
 
+    def example(self) -> str:
+        """The summary and the first of them in full, for where nothing is left."""
+        if not self.rows:
+            return "nothing was skipped"
+        first = self.rows[0]
+        return f"skipped: {self.summary()}; the first was {first['where']}: {first['detail'] or first['reason']}"
+
 
 JUDGED_FROM = 100
 """Rows before which the share of bad ones is not judged."""

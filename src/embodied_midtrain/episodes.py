@@ -21,6 +21,10 @@ class BadEpisode(ValueError):
         self.detail = detail
 
 
+WIDEST = 10_000
+"""Numbers that an action may have. A description that says more is damaged, and would fill the memory."""
+
+
 @dataclass(frozen=True, slots=True)
 class ActionSpec:
     """What the numbers of an action mean; compared before anything is trained or rolled out.
@@ -74,7 +78,13 @@ class ActionSpec:
 
     @classmethod
     def unknown(cls, width: int, rate: float, names: Sequence[str] = ()) -> ActionSpec:
-        """Of actions that nobody has said the meaning of."""
+        """Of actions that nobody has said the meaning of.
+
+        Raises:
+            ValueError: on a width that no robot has, as damaged descriptions do.
+        """
+        if not 0 < width <= WIDEST:
+            raise ValueError(f"actions of {width:.4g} numbers; 1 to {WIDEST} can be meant")
         called = tuple(names) if len(names) == width else tuple(f"d{n}" for n in range(width))
         return cls(called, "unknown", "unknown", "unknown", None, 1, (-math.inf,) * width, (math.inf,) * width, rate)
 

@@ -234,6 +234,7 @@ def test_a_damaged_video_is_found_when_it_is_looked_at(tmp_path: Path) -> None:
     ("facts", "message"),
     [
         ({"codebase_version": "v1.6"}, "versions 2 and 3 are read"),
+        ({"features": {"action": {"shape": [10**12]}, IMAGE: {"dtype": "image", "shape": [8, 8, 3]}}}, "can be meant"),
         ({"features": {}}, "lacks what a LeRobot data set needs"),
         ({"data_path": "../../{episode_index}.parquet"}, "leads out of the data set"),
         ({"data_path": "{nothing}"}, "cannot be filled in"),

@@ -169,6 +169,15 @@ def test_missing_shards_and_splits_are_named(tmp_path: Path) -> None:
         open_robots(root, Skips())
 
 
+def test_a_width_that_no_robot_has_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:
+    root = written(tmp_path / "r", [record(example(episode(0)))])
+    features = (root / "features.json").read_text()
+    assert '"3"' in features
+    (root / "features.json").write_text(features.replace('"3"', '"99999999999"'))
+    with pytest.raises(StageError, match="can be meant"):
+        open_robots(root, Skips())
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=300), st.integers(0, 400), st.integers(0, 255))
 def test_any_bytes_are_an_example_or_a_bad_episode(data: bytes, at: int, byte: int) -> None:

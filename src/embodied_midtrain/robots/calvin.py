@@ -70,7 +70,7 @@ class CalvinRobots:
             given += 1
             yield episode
         if not given:
-            raise StageError(f"{self.name}: a target with no frames (skipped: {self._skips.summary()}).")
+            raise StageError(f"{self.name}: a target with no frames ({self._skips.example()}).")
 
     def fingerprint(self) -> str:
         """Of the annotations, and of the names and sizes of the first and last step of each stretch."""

@@ -270,7 +270,7 @@ class Hdf5Robots:
 def _no_frames(name: str, skips: Skips) -> str:
     return (
         f"{name}: a target with no frames. Wanted are HDF5 files with data/demo_0/obs/<camera> and "
-        f"data/demo_0/actions, as 'emt demos' writes them (skipped: {skips.summary()})."
+        f"data/demo_0/actions, as 'emt demos' writes them ({skips.example()})."
     )
 
 
@@ -312,6 +312,8 @@ def _joined(demo: Any, names: str, length: int) -> NDArray[np.float32]:
     """
     parts = []
     for name in (one.strip() for one in names.split(",")):
+        if name not in demo["obs"] and name not in demo:
+            raise KeyError(f"no '{name}', there are: {', '.join(demo['obs'])}")
         found = demo["obs"][name] if name in demo["obs"] else demo[name]
         values = found[()].astype(np.float32)
         values = values.reshape(len(values), -1)

@@ -112,7 +112,7 @@ class LeRobotRobots:
             given += 1
             yield episode
         if not given:
-            raise StageError(f"{self.name}: a target with no frames (skipped: {self._skips.summary()}).")
+            raise StageError(f"{self.name}: a target with no frames ({self._skips.example()}).")
 
     def fingerprint(self) -> str:
         """Of names, sizes and times of all files."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,10 @@ class RldsRobots:
             self._actions = _action_parts(self._leaves, folder)
             self._state = _state_part(self._leaves, state, folder) if state is not None else None
             self.files = _shards(folder, self.name, info, split)
+            width = sum(width for _, width in self._actions)
+            self.spec = spec or known_spec(self.name, width) or _unknown(self._actions, width)
         except (AttributeError, TypeError, ValueError, KeyError, OverflowError) as error:
             raise StageError(f"{folder}: {INFO} or {FEATURES} is damaged: {error!r}") from error
-        width = sum(width for _, width in self._actions)
-        names = [f"{n.rpartition('/')[2]}{k}" for n, w in self._actions for k in range(w)]
-        self.spec = spec or known_spec(self.name, width) or ActionSpec.unknown(width, 0.0, names)
         if self.spec.width != width:
             raise StageError(f"{folder}: actions are {width} wide, the spec that was given {self.spec.width}.")
 
@@ -92,7 +92,7 @@ class RldsRobots:
                     given += 1
                     yield episode
         if not given:
-            raise StageError(f"{self.name}: a target with no frames (skipped: {self._skips.summary()}).")
+            raise StageError(f"{self.name}: a target with no frames ({self._skips.example()}).")
 
     def fingerprint(self) -> str:
         """Of the shards' names, sizes and times."""
@@ -189,6 +189,12 @@ def _action_parts(leaves: dict[str, dict[str, Any]], folder: Path) -> list[tuple
     if not found:
         raise StageError(f"{folder}: its steps have no action.")
     return found
+
+
+def _unknown(parts: list[tuple[str, int]], width: int) -> ActionSpec:
+    spec = ActionSpec.unknown(width, 0.0)
+    names = tuple(f"{name.rpartition('/')[2]}{k}" for name, own in parts for k in range(own))
+    return replace(spec, names=names)
 
 
 def _width(feature: dict[str, Any]) -> int:
