@@ -29,7 +29,7 @@ def test_a_mapping_becomes_a_config() -> None:
     ("values", "said"),
     [
         ({"name": "a", "inner": {"stepps": 3}}, r"recipe\.inner: unknown key 'stepps'; did you mean 'steps'\?"),
-        ({"name": "a", "zebra": 1}, "unknown key 'zebra'; known are: name, inner, tasks"),
+        ({"name": "a", "zebra": 1}, "unknown key 'zebra'; there are: name, inner, tasks"),
         ({"inner": {}}, "name"),
         ({"name": "a", "inner": {"steps": "many"}}, r"recipe\.inner\.steps: wanted int, got 'many'"),
         ({"name": "a", "inner": {"steps": 1.5}}, "wanted int"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,6 +44,13 @@ def _exact(value: Any, kind: type) -> Any:
     return value
 
 
+def did_you_mean(word: str, known: Iterable[str], otherwise: str = "there are") -> str:
+    """The end of a message about a name that does not exist: the nearest that does, or all of them."""
+    known = list(known)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.45)
+    return f"did you mean '{near[0]}'?" if near else f"{otherwise}: {', '.join(known) or 'none'}"
+
+
 def structure(kind: type[T], values: Any, where: str = "config") -> T:
     """Build a config from plain values.
 
@@ -63,9 +70,7 @@ def _explain(error: BaseException, where: str) -> list[str]:
         known = [f.name for f in dataclasses.fields(error.cl)]
         lines = []
         for key in sorted(error.extra_fields):
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(known)}"
-            lines.append(f"{where}: unknown key '{key}'; {hint}")
+            lines.append(f"{where}: unknown key '{key}'; {did_you_mean(key, known)}")
         return lines
     if isinstance(error, BaseExceptionGroup):
         lines = []

@@ -6,15 +6,15 @@ instructions and says what to do.
 
 from __future__ import annotations
 
-import difflib
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embodied_midtrain.config import did_you_mean
 from embodied_midtrain.episodes import ActionSpec
 from embodied_midtrain.simulation.truth import Truth
 
@@ -161,7 +161,7 @@ def check_tasks(benchmark: Benchmark, tasks: Sequence[str]) -> None:
         raise ValueError(f"give at least one task of {benchmark.name}, such as {benchmark.tasks[0]}")
     for task in tasks:
         if task not in benchmark.tasks:
-            raise ValueError(f"{benchmark.name} has no task '{task}'; {_nearest(task, benchmark.tasks)}")
+            raise ValueError(f"{benchmark.name} has no task '{task}'; {did_you_mean(task, benchmark.tasks)}")
     if len(set(tasks)) < len(tasks):
         raise ValueError(f"a task is named twice in: {' '.join(tasks)}")
 
@@ -176,12 +176,6 @@ def chosen_tasks(benchmark: Benchmark, names: Sequence[str]) -> tuple[str, ...]:
     tasks = tuple(task for name in names for task in sets.get(name, (name,)))
     check_tasks(benchmark, tasks)
     return tasks
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    known = list(known)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
-    return f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(known)}"
 
 
 BENCHMARKS = {
@@ -206,7 +200,7 @@ def open_benchmark(name: str) -> Benchmark:
     """
     where = name if ":" in name else BENCHMARKS.get(name)
     if where is None:
-        raise ValueError(f"there is no benchmark '{name}'; {_nearest(name, BENCHMARKS)}")
+        raise ValueError(f"there is no benchmark '{name}'; {did_you_mean(name, BENCHMARKS)}")
     module, _, kind = where.partition(":")
     try:
         made: Benchmark = getattr(importlib.import_module(module), kind)()

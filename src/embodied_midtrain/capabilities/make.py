@@ -6,7 +6,6 @@ exact, from simulators and trajectories. Which questions are asked is chosen so 
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from embodied_midtrain.capabilities.domains import CEILINGS, DOMAINS
 from embodied_midtrain.capabilities.filling import REMEDY, Filling
 from embodied_midtrain.capabilities.posing import Quotas
 from embodied_midtrain.capabilities.splits import Split
+from embodied_midtrain.config import did_you_mean
 from embodied_midtrain.coupled.baselines import baselines
 from embodied_midtrain.coupled.couple import kinds_of, read_facts
 from embodied_midtrain.coupled.measured import MeasuredConfig
@@ -52,9 +52,7 @@ class CapabilityConfig:
         """Raise `ValueError` on settings that cannot be meant."""
         for name in self.domains:
             if name not in DOMAINS:
-                near = difflib.get_close_matches(name, DOMAINS, n=1)
-                hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(DOMAINS)}"
-                raise ValueError(f"there is no domain '{name}'; {hint}")
+                raise ValueError(f"there is no domain '{name}'; {did_you_mean(name, DOMAINS)}")
         if len(set(self.domains)) < len(self.domains):
             raise ValueError(f"a domain is named twice: {' '.join(self.domains)}")
         if self.budget < max(1, len(self.domains)) or self.chunk < 1:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+
+from embodied_midtrain.config import did_you_mean
 
 
 def quotas(weights: Mapping[str, float], sources: Iterable[str], budget: int) -> dict[str, int]:
@@ -20,9 +21,7 @@ def quotas(weights: Mapping[str, float], sources: Iterable[str], budget: int) ->
     known = sorted(set(sources))
     for name, weight in weights.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(known)}"
-            raise ValueError(f"weights: there is no source '{name}'; {hint}")
+            raise ValueError(f"weights: there is no source '{name}'; {did_you_mean(name, known)}")
         if not 0 <= weight < float("inf"):
             raise ValueError(f"weights: {name} has {weight}; a weight is a number from 0 on")
     total = sum(weights.values())

@@ -5,13 +5,12 @@ A protocol is a YAML file that vla-eval runs as it is; what this package needs s
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from embodied_midtrain.artifacts import StageError
-from embodied_midtrain.config import ConfigError, load_yaml, structure
+from embodied_midtrain.config import ConfigError, did_you_mean, load_yaml, structure
 from embodied_midtrain.episodes import ActionSpec
 from embodied_midtrain.robots.actions import check_specs
 from embodied_midtrain.robots.conversions import check_conversion
@@ -99,8 +98,7 @@ def open_protocol(name: str) -> Evaluation:
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name.replace('-', '_')}.yaml"
     if not path.is_file():
-        near = difflib.get_close_matches(name.replace("-", "_"), protocol_names(), n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(protocol_names())}, or a file (.yaml)"
+        hint = did_you_mean(name.replace("-", "_"), protocol_names(), "give a file (.yaml), or one of")
         raise ConfigError(f"there is no benchmark protocol '{name}'; {hint}")
     values = load_yaml(path)
     if "emt" not in values:

@@ -6,12 +6,11 @@ RefSpatial, EmbSpatial-Bench, Robo2VLM and RoboPoint as embodied ones), and one 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from embodied_midtrain.config import ConfigError
+from embodied_midtrain.config import ConfigError, did_you_mean
 from embodied_midtrain.sources import vcr
 from embodied_midtrain.sources.fields import Fields
 from embodied_midtrain.sources.files import Repeats
@@ -128,7 +127,5 @@ def named(name: str) -> Format:
         ConfigError: where there is none; the message names the nearest.
     """
     if name not in FORMATS:
-        near = difflib.get_close_matches(name, FORMATS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(FORMATS)}"
-        raise ConfigError(f"there is no format {name!r}; {hint}")
+        raise ConfigError(f"there is no format {name!r}; {did_you_mean(name, FORMATS)}")
     return FORMATS[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from embodied_midtrain.artifacts import fingerprint_of, to_plain
-from embodied_midtrain.config import ConfigError
+from embodied_midtrain.config import ConfigError, did_you_mean
 from embodied_midtrain.studies.study import Study
 
 
@@ -137,7 +136,7 @@ class Plan:
         """
         for name in variants:
             if name not in self.study.variants:
-                raise ConfigError(f"there is no variant '{name}'; {nearest(name, self.study.variants)}")
+                raise ConfigError(f"there is no variant '{name}'; {did_you_mean(name, self.study.variants)}")
         if not variants:
             return self
         cells = tuple(cell for cell in self.cells if cell.variant in variants)
@@ -178,8 +177,3 @@ class Plan:
         for reading in self.readings:
             walk(reading.stage, reading.variant)
         return {key: tuple(variants) for key, variants in found.items()}
-
-
-def nearest(name: str, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(known)}"

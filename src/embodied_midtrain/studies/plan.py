@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from embodied_midtrain.config import ConfigError, structure
+from embodied_midtrain.config import ConfigError, did_you_mean, structure
 from embodied_midtrain.recipes.scaling import scaled_config
-from embodied_midtrain.studies.graph import STEP, Base, Cell, Given, Plan, Reading, Source, Stage, nearest
+from embodied_midtrain.studies.graph import STEP, Base, Cell, Given, Plan, Reading, Source, Stage
 from embodied_midtrain.studies.stages import AT_HAND, check_inputs, kind_of
 from embodied_midtrain.studies.study import Call, Measure, Study, merged
 
@@ -117,7 +117,7 @@ class _Planner:
         if name in self._study.data:
             return self._data(name)
         known = {**scope, **self._study.data}
-        raise ConfigError(f"{where}: there is nothing called '{name}'; {nearest(name, known)}")
+        raise ConfigError(f"{where}: there is nothing called '{name}'; {did_you_mean(name, known)}")
 
     def _data(self, name: str) -> Source:
         if name in self._made:

@@ -7,7 +7,6 @@ in `STAGES`, and where its inputs are of a new type, one more in `OPENERS`.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import types
@@ -20,7 +19,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from embodied_midtrain.artifacts import Artifact, Skips
 from embodied_midtrain.backbones.backbone import Backbone
 from embodied_midtrain.benchmarks.protocol import Actor
-from embodied_midtrain.config import ConfigError
+from embodied_midtrain.config import ConfigError, did_you_mean
 from embodied_midtrain.coupled.opening import Traces, open_traces
 from embodied_midtrain.episodes import Robots
 from embodied_midtrain.policies.joint import ImageText
@@ -30,7 +29,6 @@ from embodied_midtrain.robots.opening import open_robots
 from embodied_midtrain.samples import Pool
 from embodied_midtrain.sources.opening import open_pool
 from embodied_midtrain.sources.places import is_url
-from embodied_midtrain.studies.graph import nearest
 
 STAGES: dict[str, str] = {
     "pool": "embodied_midtrain.sources.registry.build:build_pool",
@@ -112,7 +110,7 @@ def kind_of(name: str) -> Kind:
     """Raises `ConfigError` where there is no such stage."""
     where = name if ":" in name else STAGES.get(name)
     if where is None:
-        raise ConfigError(f"there is no stage '{name}'; {nearest(name, STAGES)}")
+        raise ConfigError(f"there is no stage '{name}'; {did_you_mean(name, STAGES)}")
     module, _, function = where.partition(":")
     try:
         return read_signature(name, getattr(importlib.import_module(module), function))
@@ -144,8 +142,7 @@ def check_inputs(kind: Kind, given: Mapping[str, Any], where: str) -> None:
     """Raise `ConfigError` on an input that the stage does not take, with the nearest, or one that it lacks."""
     for name, value in given.items():
         if name not in kind.slots:
-            near = difflib.get_close_matches(name, kind.slots, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"it takes: {', '.join(kind.slots) or 'none'}"
+            hint = did_you_mean(name, kind.slots, "it takes")
             raise ConfigError(f"{where}: stage {kind.name} has no input '{name}'; {hint}")
         slot = kind.slots[name]
         if isinstance(value, list) != (slot.many is not None) and not (slot.kind is Robots and isinstance(value, list)):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from embodied_midtrain.config import ConfigError, load_yaml, structure
+from embodied_midtrain.config import ConfigError, did_you_mean, load_yaml, structure
 from embodied_midtrain.recipes.benchmarks import Arena
 
 FILES = Path(str(resources.files("embodied_midtrain.studies"))) / "files"
@@ -192,8 +191,7 @@ def load_study(name_or_path: str | Path) -> Study:
     named = named_studies()
     path = named.get(str(name_or_path), Path(name_or_path))
     if not path.is_file():
-        near = difflib.get_close_matches(str(name_or_path), named, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"give a YAML file, or one of: {', '.join(named)}"
+        hint = did_you_mean(str(name_or_path), named, "give a YAML file, or one of")
         raise ConfigError(f"there is no study {name_or_path}; {hint}")
     study = structure(Study, _read(path, ()), path.name)
     study.check()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import subprocess
@@ -26,6 +25,7 @@ from embodied_midtrain.artifacts import (
     open_stage,
     read_json,
 )
+from embodied_midtrain.config import did_you_mean
 from embodied_midtrain.progress import progress_bar
 from embodied_midtrain.sources.opening import POOL_STAGE
 from embodied_midtrain.sources.registry.fetch import cache_folder
@@ -135,9 +135,7 @@ def _names(wanted: tuple[str, ...], sources: Mapping[str, str]) -> list[str]:
     given = given or [name for name in sources if name not in ON_REQUEST]
     for name in given:
         if name not in sources:
-            near = difflib.get_close_matches(name, sources, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(sources)}"
-            raise StageError(f"there is no source '{name}'; {hint}")
+            raise StageError(f"there is no source '{name}'; {did_you_mean(name, sources)}")
     return [name for name in sources if name in given]
 
 
