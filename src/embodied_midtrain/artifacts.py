@@ -173,8 +173,9 @@ class Skips:
         """The summary and the first of them in full, for where nothing is left."""
         if not self.rows:
             return "nothing was skipped"
-        first = self.rows[0]
-        return f"skipped: {self.summary()}; the first was {first['where']}: {first['detail'] or first['reason']}"
+        where, detail = self.rows[0]["where"], self.rows[0]["detail"] or self.rows[0]["reason"]
+        first = detail if detail.startswith(where) else f"{where}: {detail}"
+        return f"skipped: {self.summary()}; the first was {first}"
 
 
 JUDGED_FROM = 100

@@ -1,14 +1,18 @@
 """The studies of the package: each is understood, and its graph is what its name says."""
 
+import io
 from collections import Counter
 from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 
 from embodied_midtrain.config import ConfigError
+from embodied_midtrain.studies.calling import House
 from embodied_midtrain.studies.graph import Plan, Stage
+from embodied_midtrain.studies.outline import outline, print_outline
 from embodied_midtrain.studies.plan import plan
 from embodied_midtrain.studies.study import load_study, named_studies
 
@@ -136,6 +140,16 @@ def test_selections_of_a_sweep_and_of_an_ablation() -> None:
         "estimator",
         "influence",
     }
+
+
+def test_the_docs_show_what_a_dry_run_prints(tmp_path: Path) -> None:
+    told = io.StringIO()
+    whole = made("embodied_midtrain_k_compact")
+    print_outline(outline(whole, (), House(tmp_path, tmp_path)), Console(file=told, width=120))
+    shown = (Path(__file__).parents[2] / "docs/studies.md").read_text()
+    lines = [" ".join(line.replace("│", " ").split()) for line in told.getvalue().splitlines()]
+    block = shown[shown.index("embodied_midtrain_k_compact: 10") :].split("```")[0]
+    assert [line for line in block.splitlines()[2:] if " ".join(line.split()) not in lines] == []
 
 
 def test_a_study_extends_another(tmp_path: Path) -> None:
