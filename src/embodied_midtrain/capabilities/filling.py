@@ -75,7 +75,9 @@ class Filling:
             # The stream is read again, and says again what it skips.
             del traces.skips.rows[known:]
             for start, part in _parts(trace for trace in traces if split_of(trace.id) == self._split):
-                self._part(f"looks-{start:06d}", partial(from_traces, part, start, of, wanted, self._seed))
+                self._part(
+                    f"looks-{start:06d}", partial(from_traces, part, start, of, wanted, self._seed), traces.fingerprint
+                )
             self._run.skips.rows.extend(traces.skips.rows)
 
     def actions(self, robots: Robots) -> None:
@@ -87,7 +89,7 @@ class Filling:
             of = _on_this_side(robots.name, (id for id, _ in known), self._split, Skips())
             for start, part in _parts(episode for episode in robots if split_of(episode.id) == self._split):
                 samples = partial(from_actions, part, start, of, wanted, self._chunk, normaliser, self._seed)
-                self._part(f"actions-{start:06d}", samples)
+                self._part(f"actions-{start:06d}", samples, robots.fingerprint())
             write_json(self._run.file("actions.json"), {"range": normaliser.to_json(), "chunk": self._chunk})
 
     def scenes(self, cache: Path) -> None:
@@ -108,14 +110,14 @@ class Filling:
     def _missing(self) -> dict[str, int]:
         return {name: self._wanted[name] - self._made[name] for name in self._wanted if name not in self._own}
 
-    def _part(self, name: str, samples: Callable[[Ledger], Iterator[Sample]]) -> None:
-        record = self._run.part(name) or self._commit(name, samples)
+    def _part(self, name: str, samples: Callable[[Ledger], Iterator[Sample]], mark: str = "") -> None:
+        record = self._run.part(name) or self._commit(name, samples, mark)
         self._made.update(record["samples"])
         self._bar.advance(sum(record["samples"].values()))
         self._bar.say(name)
 
-    def _commit(self, name: str, samples: Callable[[Ledger], Iterator[Sample]]) -> dict[str, Any]:
-        ledger, facts = Ledger(), dict[str, Any]()
+    def _commit(self, name: str, samples: Callable[[Ledger], Iterator[Sample]], mark: str) -> dict[str, Any]:
+        ledger, facts = Ledger(mark), dict[str, Any]()
 
         def write(path: Path) -> None:
             write_table(path, samples(ledger))

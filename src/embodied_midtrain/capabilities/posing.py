@@ -45,11 +45,14 @@ class Ledger:
     """What one part of the work gave.
 
     Attributes:
+        mark: the fingerprint of the episodes that it is about, none for scenes: episodes of one task are called alike
+            wherever they were recorded, their samples must not be.
         samples: by domain.
         rows: what each question is about.
         left: (domain, kind, reason) of what could not be asked, and how often.
     """
 
+    mark: str = ""
     samples: Counter[str] = field(default_factory=Counter)
     rows: list[dict[str, Any]] = field(default_factory=list)
     left: dict[str, Counter[tuple[str, str]]] = field(default_factory=dict)
@@ -72,7 +75,7 @@ class Ledger:
         **facts: Any,
     ) -> Sample:
         """The sample of a question; its facts are kept."""
-        id = f"{where}-{asked.kind}"
+        id = "/".join(filter(None, (self.mark[:8], f"{where}-{asked.kind}")))
         self.samples[domain] += 1
         self.rows.append(
             {
