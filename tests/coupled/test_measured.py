@@ -1,20 +1,24 @@
 """Data without a simulator: a state, perhaps a calibration."""
 
+import json
 from dataclasses import replace
 
 import h5py
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from embodied_midtrain.artifacts import StageError, read_json
+from embodied_midtrain.artifacts import Skips, StageError, read_json
 from embodied_midtrain.config import ConfigError
 from embodied_midtrain.coupled.calibration import CameraEntry, read_calibration
 from embodied_midtrain.coupled.couple import CoupleConfig, couple, read_facts
 from embodied_midtrain.coupled.measured import MeasuredConfig
 from embodied_midtrain.coupled.opening import open_traces
 from embodied_midtrain.episodes import ActionSpec, Episode
+from embodied_midtrain.robots.export import ExportConfig, export_lerobot
 from embodied_midtrain.robots.hdf5 import CAMERA, close_header, write_demo, write_header
+from embodied_midtrain.robots.opening import open_robots
 from tests.coupled import made
 from tests.robots.test_rlds import BRIDGE
 
@@ -41,6 +45,34 @@ def written(path, unknown=()):
             write_demo(data, number, episode, observations={"pose": state})
         close_header(file, {})
     return path
+
+
+def as_lerobot(episodes, folder):
+    """The same, with pictures as a video and the state as a feature of its own."""
+    export_lerobot(open_robots(episodes, Skips()), folder, ExportConfig())
+    info = json.loads((folder / "meta/info.json").read_text())
+    states = np.concatenate([one.state for one in open_robots(episodes, Skips(), state="pose")])
+    info["features"]["observation.state"] = {**info["features"]["action"], "shape": [states.shape[1]]}
+    (folder / "meta/info.json").write_text(json.dumps(info))
+    (table,) = folder.glob("data/*/*.parquet")
+    pq.write_table(pq.read_table(table).append_column("observation.state", [states.tolist()]), table)
+    return folder, replace(STATE, state="observation.state")
+
+
+def as_calvin(episodes, folder):
+    """The same as numbered steps, where the gripper's opening is the seventh number."""
+    (folder / "lang_annotations").mkdir(parents=True)
+    step, stretches = 0, []
+    for one in open_robots(episodes, Skips(), state="pose"):
+        stretches.append((step, step + len(one.frames) - 1))
+        for frame, state in zip(one.frames[:], one.state, strict=True):
+            known = np.concatenate([state[:3], np.zeros(3), state[3:]])
+            names = {"rgb_static": frame, "rel_actions": np.zeros(7), "robot_obs": known}
+            np.savez(folder / f"episode_{step:07d}.npz", **names)
+            step += 1
+    notes = {"language": {"ann": ["stack the cubes"] * 3, "task": ["stack"] * 3}, "info": {"indx": stretches}}
+    np.save(folder / "lang_annotations/auto_lang_ann.npy", notes)
+    return folder, replace(STATE, state="robot_obs", opening=6)
 
 
 def calibration(folder, **changed):
@@ -70,6 +102,16 @@ def test_with_a_calibration_places_are_asked_for(tmp_path, episodes):
     step = row["about"][2]
     wanted = made.CAMERA.project(truth.place[step], (made.SIDE, made.SIDE))[:2] / made.SIDE
     assert np.abs(wanted - row["shown"][0]).max() < 1e-3
+
+
+@pytest.mark.parametrize("write", [as_lerobot, as_calvin])
+def test_every_format_gives_the_same_questions(tmp_path, episodes, write):
+    asked(tmp_path / "hdf5", episodes, calibration(tmp_path))
+    data, measured = write(episodes, tmp_path / "data")
+    artifact, _, _ = asked(tmp_path / "out", data, calibration(tmp_path), measured=measured)
+    assert artifact.counts["skipped"] == {}
+    one, other = ([(r["kind"], r["about"], r["answer"]) for r in read_facts(tmp_path / at)] for at in ("hdf5", "out"))
+    assert one and one == other
 
 
 def test_without_one_they_are_left_out_and_counted(tmp_path, episodes):
