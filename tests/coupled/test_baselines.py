@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from embodied_midtrain.coupled.baselines import LEAST, baselines
+from embodied_midtrain.coupled.tally import KEPT, Tally
 
 THINGS = ("cube", "ball", "ring", "plate")
 COUNT = 200
@@ -30,7 +31,7 @@ def rows(answer, shown=None, kind="side", count=COUNT):
 
 
 def judged(made):
-    (found,) = baselines(made).values()
+    (found,) = baselines(Tally(made)).values()
     return found
 
 
@@ -85,3 +86,11 @@ def test_places_that_only_the_picture_tells():
 def test_of_few_nothing_is_said(shown):
     found = judged(rows(marked if shown else coin, shown, count=LEAST - 1))
     assert found["words"] is None and found["held"] is None and found["questions"] == LEAST - 1
+
+
+def test_what_is_kept_does_not_grow_with_the_pool():
+    made = rows(coin, count=KEPT + 50)
+    tally = Tally(iter(made))
+    assert tally.first == {"side": made[:KEPT]} and len(tally.episodes) == 10
+    told = tally.kinds()["side"]
+    assert told["questions"] == sum(told["answers"].values()) == judged(made)["questions"] == KEPT + 50

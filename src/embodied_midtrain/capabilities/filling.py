@@ -131,7 +131,7 @@ class Filling:
             ]
 
         def write_rows(path: Path) -> None:
-            path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ledger.rows))
+            path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ledger.rows), "utf-8")
 
         writers = {f"{name}.parquet": write, f"questions-{name}.jsonl": write_rows}
         return self._run.commit_part(name, facts, writers, ledger.skips)

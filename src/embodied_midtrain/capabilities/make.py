@@ -20,9 +20,10 @@ from embodied_midtrain.capabilities.posing import Quotas
 from embodied_midtrain.capabilities.splits import Split
 from embodied_midtrain.config import did_you_mean
 from embodied_midtrain.coupled.baselines import baselines
-from embodied_midtrain.coupled.couple import kinds_of, read_facts
+from embodied_midtrain.coupled.couple import read_facts
 from embodied_midtrain.coupled.measured import MeasuredConfig
 from embodied_midtrain.coupled.opening import Traces, open_traces
+from embodied_midtrain.coupled.tally import Tally
 from embodied_midtrain.episodes import Robots
 from embodied_midtrain.progress import progress_bar
 from embodied_midtrain.robots.opening import open_robots
@@ -137,17 +138,17 @@ def _finish(run: StageRun, wanted: Quotas) -> Artifact:
             reasons.add(reason)
     if not made.total():
         raise StageError(f"no question can be asked ({'; '.join(sorted(reasons))}). {REMEDY}")
-    rows: dict[str, list[dict[str, Any]]] = {}
+    tallies = {domain: Tally() for domain in wanted}
     for row in read_facts(run.out):
-        rows.setdefault(row["source"], []).append(row)
+        tallies[row["source"]].add(row)
     summary: dict[str, dict[str, Any]] = {
         domain: {
             "about": DOMAINS[domain].about,
             "wanted": quota,
             "samples": made[domain],
-            "scenes": len({row["episode"] for row in rows.get(domain, ())}),
-            "kinds": kinds_of(rows.get(domain, [])),
-            "baselines": _baselines(rows.get(domain, [])),
+            "scenes": len(tallies[domain].episodes),
+            "kinds": tallies[domain].kinds(),
+            "baselines": _baselines(tallies[domain]),
             "left_out": left.get(domain, {}),
         }
         for domain, quota in wanted.items()
@@ -158,12 +159,11 @@ def _finish(run: StageRun, wanted: Quotas) -> Artifact:
     return run.finish({"used": made.total(), "wanted": dict(wanted), "sources": sources, "kinds": kinds})
 
 
-def _baselines(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _baselines(tally: Tally) -> dict[str, Any]:
     """As `coupled.baselines`; of actions, the share of numbers that the commonest one at their place gets right."""
-    acted = [row for row in rows if row["kind"] == "action"]
-    if acted:
-        return {"action": {"questions": len(acted), "majority": guessed(acted), "words": None}}
-    return baselines(rows, CEILINGS)
+    if acted := tally.first.get("action"):
+        return {"action": {"questions": tally.questions["action"], "majority": guessed(acted), "words": None}}
+    return baselines(tally, CEILINGS)
 
 
 def capability_command(

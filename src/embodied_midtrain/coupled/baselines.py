@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 
 from embodied_midtrain.artifacts import StageError
+from embodied_midtrain.coupled.tally import Tally
 from embodied_midtrain.extras import require
 from embodied_midtrain.samples import REGION_MARK
 
 FOLDS = 5
 LEAST = 20
 """Questions of a kind below which nothing is said."""
-MOST = 2_000
-"""Questions of a kind that are judged, the first ones."""
 NEAR = 0.05
 """A guessed point counts as right within this part of the picture."""
 
@@ -34,21 +33,22 @@ CEILINGS: dict[str, float] = {
 """The largest part of each kind that is to be answerable without the picture."""
 
 
-def baselines(rows: Sequence[dict[str, Any]], ceilings: Mapping[str, float] = CEILINGS) -> dict[str, dict[str, Any]]:
+def baselines(tally: Tally, ceilings: Mapping[str, float] = CEILINGS) -> dict[str, dict[str, Any]]:
     """By kind: `majority`, the share of the commonest answer; `words`, the accuracy of a classifier (term frequencies
     of the question, logistic regression) trained on other episodes; for kinds that are answered by a place, both are
     the share of guesses (the mean place; the nearest question's) within `NEAR`; and whether the `ceiling` holds.
 
-    `words` is None where scikit-learn is missing, or there are too few questions or episodes.
+    Judged by the questions that the tally has kept. `words` is None where scikit-learn is missing, or there are too few
+    questions or episodes.
     """
     found = {}
-    for kind in sorted({row["kind"] for row in rows}):
-        own = [row for row in rows if row["kind"] == kind]
-        judged = _places(own[:MOST]) if REGION_MARK in own[0]["answer"] else _answers(own[:MOST])
+    for kind, own in sorted(tally.first.items()):
+        judged = _places(own) if REGION_MARK in own[0]["answer"] else _answers(own)
         ceiling = ceilings.get(kind, 1.0)
         best = max(value for value in judged.values() if value is not None)
         enough = len(own) >= LEAST
-        found[kind] = {"questions": len(own), **judged, "ceiling": ceiling, "held": best <= ceiling if enough else None}
+        held = best <= ceiling if enough else None
+        found[kind] = {"questions": tally.questions[kind], **judged, "ceiling": ceiling, "held": held}
     return found
 
 

@@ -27,6 +27,7 @@ from embodied_midtrain.coupled.opening import Traces, open_traces
 from embodied_midtrain.coupled.phases import phases
 from embodied_midtrain.coupled.projection import fits
 from embodied_midtrain.coupled.questions import CATEGORY, FAMILIES, MOST, WEIGHTS, questions, shares
+from embodied_midtrain.coupled.tally import Tally
 from embodied_midtrain.coupled.trace import Trace
 from embodied_midtrain.episodes import BadEpisode
 from embodied_midtrain.progress import progress_bar
@@ -126,7 +127,7 @@ def _commit(
         facts["left"] = [[kind, reason, times] for (kind, reason), times in sorted(left.items())]
 
     def write_rows(path: Path) -> None:
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
 
     return run.commit_part(name, facts, {f"{name}.parquet": write, FACTS.format(number): write_rows}, skips)
 
@@ -231,11 +232,11 @@ def _row(moment: Moment, asked: Asked, sample: Sample) -> dict[str, Any]:
 
 
 def _finish(run: StageRun, config: CoupleConfig, records: list[dict[str, Any]], episodes: Traces) -> Artifact:
-    rows = list(read_facts(run.out))
+    tally = Tally(read_facts(run.out))
     left = Counter[tuple[str, str]]()
     for record in records:
         left.update({(kind, reason): times for kind, reason, times in record["left"]})
-    if not rows:
+    if not tally.questions:
         skips = Skips([*episodes.skips.rows, *(row for record in records for row in record["skipped"])])
         reasons = ", ".join(dict.fromkeys(reason for _, reason in left)) or "there is no episode"
         raise StageError(
@@ -244,10 +245,12 @@ def _finish(run: StageRun, config: CoupleConfig, records: list[dict[str, Any]], 
             "--calibration are."
         )
     run.skips.rows.extend(episodes.skips.rows)
-    sources = Counter(row["source"] for row in rows)
+    sources = Counter[str]()
+    for kind, number in tally.questions.items():
+        sources[PREFIX + CATEGORY[kind]] += number
     summary = {
-        "kinds": {kind: {"category": CATEGORY[kind], **told} for kind, told in kinds_of(rows).items()},
-        "baselines": baselines(rows),
+        "kinds": {kind: {"category": CATEGORY[kind], **told} for kind, told in tally.kinds().items()},
+        "baselines": baselines(tally),
         "left_out": {
             kind: {reason: times for (of, reason), times in sorted(left.items()) if of == kind}
             for kind in sorted({kind for kind, _ in left})
@@ -256,30 +259,19 @@ def _finish(run: StageRun, config: CoupleConfig, records: list[dict[str, Any]], 
     write_json(run.file(SUMMARY), summary)
     return run.finish(
         {
-            "used": len(rows),
+            "used": tally.questions.total(),
             "episodes": sum(record["episodes"] for record in records),
             "sources": {name: {"samples": number, "group": "embodied"} for name, number in sorted(sources.items())},
-            "kinds": dict(sorted(Counter(row["kind"] for row in rows).items())),
+            "kinds": dict(sorted(tally.questions.items())),
         }
     )
-
-
-def kinds_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """For each kind how many questions there are, and how often each answer is given (the twelve commonest)."""
-    answers: dict[str, Counter[str]] = {}
-    for row in rows:
-        answers.setdefault(row["kind"], Counter())[row["answer"]] += 1
-    return {
-        kind: {"questions": given.total(), "answers": dict(given.most_common(12))}
-        for kind, given in sorted(answers.items())
-    }
 
 
 def read_facts(folder: Path) -> Iterator[dict[str, Any]]:
     """What each question of a finished pool is about, in the samples' order."""
     for path in sorted(folder.glob("questions-*.jsonl")):
-        for line in path.read_text().splitlines():
-            yield json.loads(line)
+        with path.open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
 
 
 def named_function(name: str) -> Callable[..., Any]:
