@@ -311,7 +311,9 @@ def test_a_study_is_drawn(opened_study: webdriver.Chrome) -> None:
     assert places["off the shelf"] == pytest.approx(0.5, abs=0.02) and places["scratch"] == pytest.approx(
         0.25, abs=0.02
     )
-    spots = opened_study.find_elements(By.CSS_SELECTOR, "#measures svg")[0].find_elements(By.CSS_SELECTOR, "path.spot")
-    assert len(spots) == 4
+    chart = opened_study.find_element(By.CSS_SELECTOR, "#measures figure")
+    # By number, for colours come again.
+    spots = [one.text for one in chart.find_elements(By.CSS_SELECTOR, ".area .spot")]
+    assert spots == [one.text for one in chart.find_elements(By.CSS_SELECTOR, ".legend .spot")] == ["1", "2", "3", "4"]
     outcomes = [one.text for one in opened_study.find_elements(By.CSS_SELECTOR, "#differences .outcome")]
     assert outcomes.count("better") == 1 and outcomes.count("worse") == 4
