@@ -6,7 +6,7 @@ import numpy as np
 import psutil
 import pytest
 
-from embodied_midtrain.allocation import release_free_blocks
+from embodied_midtrain.allocation import all_blocks_kept, release_free_blocks
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told")
@@ -18,3 +18,17 @@ def test_free_blocks_are_handed_back():
     del blocks
     release_free_blocks()
     assert last.size and psutil.Process().memory_info().rss < full - 100 * 2**20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told")
+def test_within_a_training_large_blocks_stay():
+    def there() -> int:
+        return int(psutil.Process().memory_info().rss)
+
+    before = there()
+    with all_blocks_kept():
+        block = np.ones(200 * 2**20, np.uint8)
+        assert block.size and there() > before + 150 * 2**20
+        del block
+        assert there() > before + 150 * 2**20
+    assert there() < before + 50 * 2**20

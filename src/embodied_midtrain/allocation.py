@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+from collections.abc import Iterator
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
+_DEFAULT_MMAP_MAX = 65536
 
 
 def keep_large_blocks() -> None:
@@ -19,6 +21,26 @@ def keep_large_blocks() -> None:
         mallopt(_MMAP_THRESHOLD, 1 << 25)
         mallopt(_TRIM_THRESHOLD, 1 << 30)
         mallopt(_TOP_PAD, 1 << 28)
+
+
+@contextlib.contextmanager
+def all_blocks_kept() -> Iterator[None]:
+    """Within the block nothing is handed back, not even what is larger: each step of a training wants the same again.
+
+    Logits and a vocabulary's gradient are above 32 MiB, and a step frees more than 1 GiB at once; on a CPU, to have
+    that cleared anew is a good part of a step.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_MMAP_MAX, 0)
+        mallopt(_TRIM_THRESHOLD, -1)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).mallopt(_MMAP_MAX, _DEFAULT_MMAP_MAX)
+        keep_large_blocks()
+        release_free_blocks()
 
 
 def release_free_blocks() -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from embodied_midtrain.allocation import all_blocks_kept
 from embodied_midtrain.artifacts import PARTS, StageError, StageRun
 from embodied_midtrain.backbones.precision import Precision, autocast
 from embodied_midtrain.progress import progress_bar
@@ -185,6 +186,7 @@ def train(
         _journal(run, team) as log,
         progress_bar(label, config.steps, first, shown=team.first) as bar,
         advising(trainee.advice),
+        all_blocks_kept(),
     ):
         for step in range(first, config.steps):
             started, waited = time.perf_counter(), trainee.waited()
