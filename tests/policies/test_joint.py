@@ -35,8 +35,8 @@ def test_a_steps_loss_is_both_at_the_stated_weight(tmp_path, pool, monkeypatch, 
     seen = {}
     trainee = queried.trainee
 
-    def spying(policy, store, config, joint):
-        made = trainee(policy, store, config, joint)
+    def spying(stage, policy, store, config, joint):
+        made = trainee(stage, policy, store, config, joint)
         torch.manual_seed(config.seed)
         batches = queried.Batches(policy, store, config)
         with torch.no_grad():

@@ -135,7 +135,7 @@ def finetune(
             if config.mode == "frozen":
                 trainee = frozen.trainee(policy, store, config)
             else:
-                trainee = queried.trainee(policy, store, config, joint)
+                trainee = queried.trainee(run, policy, store, config, joint)
             whole = partial(queried.merged, policy, store) if config.mode == "lora" else lambda: policy
             after = {step: partial(_keep, whole, run.file(f"milestones/{step}")) for step in config.milestones}
             losses = train(run, trainee, config, f"finetune ({config.mode})", after=after)

@@ -11,13 +11,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from embodied_midtrain.artifacts import StageRun
+from embodied_midtrain.artifacts import StageRun, write_json
+from embodied_midtrain.midtraining.room import refuse_too_large
 from embodied_midtrain.policies.encoder import with_vision
 from embodied_midtrain.policies.frames import FrameStore, Goals, Make
 from embodied_midtrain.policies.joint import ImageText, Joint
+from embodied_midtrain.policies.memory import ADVICE, estimate
 from embodied_midtrain.policies.policy import Policy
 from embodied_midtrain.policies.preprocess import Preprocessor, random_crop
 from embodied_midtrain.policies.vision_cache import VisionCache
+from embodied_midtrain.progress import console
 from embodied_midtrain.training.ahead import Ahead
 from embodied_midtrain.training.loop import Loss, Trainee, train_mode
 from embodied_midtrain.training.lora import let_learn, merge_lora
@@ -57,8 +60,14 @@ def beside(run: StageRun, backbone: Backbone, data: ImageText, config: FinetuneC
     )
 
 
-def trainee(policy: Policy, store: FrameStore, config: FinetuneConfig, joint: Joint | None = None) -> Trainee:
-    """The head with all that is new in it, and the chosen parts of the backbone."""
+def trainee(
+    run: StageRun, policy: Policy, store: FrameStore, config: FinetuneConfig, joint: Joint | None = None
+) -> Trainee:
+    """The head with all that is new in it, and the chosen parts of the backbone.
+
+    Raises:
+        StageError: where training would not fit into memory.
+    """
     net, backbone = policy.net, policy.backbone
     groups = backbone.groups()
     chosen = [parameter for name in config.train for parameter in groups[name]]
@@ -68,6 +77,10 @@ def trainee(policy: Policy, store: FrameStore, config: FinetuneConfig, joint: Jo
     net.train()
     goals = Goals(policy.codec, store, backbone.device)
     batches = Batches(policy, store, config)
+    found = estimate(policy, batches.step(0)[0][1], config, None if joint is None else joint.mixture)
+    line = refuse_too_large(found, backbone.device, ADVICE)
+    write_json(run.log("memory.json"), {**vars(found), "total": found.total})
+    console.print(line)
     ahead = Ahead(lambda step: (batches.step(step), [] if joint is None else joint.step(step)), config.steps)
 
     def losses(step: int) -> Iterator[Loss]:
@@ -94,6 +107,7 @@ def trainee(policy: Policy, store: FrameStore, config: FinetuneConfig, joint: Jo
         lambda: ahead.waited,
         rates=rates,
         fresh=fresh,
+        advice=f"The estimate was:\n{found.table()}\n{ADVICE}",
         close=ahead.close,
     )
 
