@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText
 from embodied_midtrain.artifacts import StageError
 from embodied_midtrain.backbones.families import FAMILIES, family_of
 from embodied_midtrain.backbones.opening import load_backbone
-from embodied_midtrain.policies.encoder import encode, only_layers
+from embodied_midtrain.policies.encoder import encode
 from embodied_midtrain.samples import BadSample, Region, question
 from tests import tiny
 from tests.backbones.talk import picture, samples
@@ -159,10 +159,13 @@ def test_policies_get_their_states(kind: str) -> None:
     flat, sight = encode(backbone, rows, layer=2, text_tokens=3)
     assert flat.shape == (2, sight.tokens * backbone.hidden) and torch.isfinite(flat).all()
     assert not torch.equal(flat[0], flat[1])
+    # What comes after the layer does not run, and changes nothing.
     batch = backbone.collate(rows)
-    whole = backbone.states(batch, layer=2)
-    with only_layers(backbone, 2):
-        torch.testing.assert_close(backbone.states(batch, layer=2), whole, rtol=1e-4, atol=1e-5)
+    whole = backbone.layer_states(batch)
+    assert len(whole) == backbone.layers + 1
+    torch.testing.assert_close(backbone.states(batch, layer=2), whole[2], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(backbone.layer_states(batch, 2), whole[:3], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(backbone.states(batch), whole[-1], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", tiny.KINDS)

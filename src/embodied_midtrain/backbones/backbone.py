@@ -7,6 +7,7 @@ training, evaluation and serving all go through here, so that one preprocessing 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from embodied_midtrain.backbones.depth import only_layers
 from embodied_midtrain.backbones.families import family_of
 from embodied_midtrain.backbones.family import flat, refuse_mismatch
 from embodied_midtrain.backbones.quiet import quiet
@@ -210,13 +212,17 @@ class Backbone:
         Args:
             batch: from `collate`; may hold `position_ids` that start again at each sample of a packed row, and no
                 `attention_mask` then.
-            layer: 0 is the embeddings, k what layer k gives out; -1 or `layers` is the last one after the final norm.
+            layer: 0 is the embeddings, k what layer k gives out, and no layer after it runs; -1 or `layers` is the last
+                one after the final norm.
             queries: [q, hidden] embeddings put after each row's last real token; `last` finds their states.
             together: let the queries of a row see each other, not only those before them; the row never sees them.
             cache: a transformers `Cache` that takes in each layer's keys and values, with their gradients.
 
         Returns:
             [batch, tokens (+ q), hidden]
+
+        Raises:
+            ValueError: where there is no such layer, or queries come without a mask.
         """
         batch = {k: v.to(self.device) for k, v in batch.items()}
         embedded, deep = self._embed(batch)
@@ -227,17 +233,26 @@ class Backbone:
             batch = lengthen(batch, len(queries))
             if together:
                 batch["attention_mask"] = block_mask(batch, len(queries), embedded.dtype)
-        inner = layer not in (-1, self.layers)
-        out = self._read(embedded, batch, deep, cache=cache, every=inner)
-        states: Tensor = out.hidden_states[layer] if inner else out.last_hidden_state
+        with self._up_to(layer):
+            states: Tensor = self._read(embedded, batch, deep, cache=cache, every=False).last_hidden_state
         return states
 
-    def layer_states(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """What each layer gives out: the embeddings, then `layers` states [batch, tokens, hidden]."""
+    def layer_states(self, batch: Mapping[str, Tensor], last: int = -1) -> tuple[Tensor, ...]:
+        """What each layer gives out: the embeddings, then the states [batch, tokens, hidden] of the layers to `last`.
+
+        Raises:
+            ValueError: where there is no such layer.
+        """
         batch = {k: v.to(self.device) for k, v in batch.items()}
         embedded, deep = self._embed(batch)
-        states: tuple[Tensor, ...] = self._read(embedded, batch, deep, every=True).hidden_states
+        with self._up_to(last):
+            states: tuple[Tensor, ...] = self._read(embedded, batch, deep, every=True).hidden_states
         return states
+
+    def _up_to(self, layer: int) -> contextlib.AbstractContextManager[None]:
+        if not -1 <= layer <= self.layers:
+            raise ValueError(f"layer {layer}: {self.name} has layers 0 to {self.layers}, or -1 for the last")
+        return contextlib.nullcontext() if layer in (-1, self.layers) else only_layers(self.language, layer)
 
     def _read(
         self, embedded: Tensor, batch: Mapping[str, Tensor], deep: list[Tensor], *, cache: Any = None, every: bool

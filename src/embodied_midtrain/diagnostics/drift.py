@@ -176,7 +176,7 @@ def row_states(
     """Of each kind of token and each layer, the mean state of each row: [rows, hidden]."""
     batch = {key: value.to(backbone.device) for key, value in backbone.collate(rows).items()}
     with autocast(backbone.device, precision):
-        states = backbone.layer_states(batch)
+        states = backbone.layer_states(batch, max(layers))
     ids, real, learnt = batch["input_ids"], batch["attention_mask"], batch["labels"] != IGNORED
 
     def pooled(layer: int, kind: Pooling) -> Tensor:

@@ -125,7 +125,8 @@ def joined_states(
 def _states(backbone: Backbone, batch: Mapping[str, Tensor], layers: Sequence[int]) -> list[Tensor]:
     if len(layers) == 1:
         return [backbone.states(batch, layer=layers[0])]
-    states = backbone.layer_states(batch)
+    # -1 stands for the last, which is beyond any other.
+    states = backbone.layer_states(batch, -1 if -1 in layers else max(layers))
     return [states[layer] for layer in layers]
 
 

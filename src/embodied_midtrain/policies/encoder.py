@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from embodied_midtrain.artifacts import StageError
 from embodied_midtrain.backbones.backbone import Backbone, Rendered
@@ -65,8 +64,7 @@ def encode(
     if int((lengths - counts).min()) < text_tokens:
         shortest = int((lengths - counts).min())
         raise StageError(f"text_tokens is {text_tokens}, but the shortest prompt has {shortest}; choose fewer")
-    with only_layers(backbone, layer):
-        states = backbone.states(batch)
+    states = backbone.states(batch, layer=layer)
     images = states[picture.to(states.device)].view(len(rows), -1, states.shape[-1])
     text = backbone.last(states, batch, text_tokens, queries=False)
     kept = torch.cat([images, text], dim=1).half()
@@ -75,30 +73,6 @@ def encode(
     grid = seen.flatten(1, 2).to(kept.device)
     sight = Sight(kept.shape[1], kept.shape[2], text_tokens, grid.shape[1], grid.shape[2])
     return torch.cat([kept.flatten(1), grid.flatten(1)], dim=1), sight
-
-
-@contextlib.contextmanager
-def only_layers(backbone: Backbone, layer: int) -> Iterator[None]:
-    """Within it the language model ends at `layer` (no final norm), so that no layer runs in vain.
-
-    -1 or the count of layers: the whole model.
-
-    Raises:
-        ValueError: where there is no such layer.
-    """
-    if not -1 <= layer <= backbone.layers:
-        raise ValueError(f"layer {layer}: {backbone.name} has layers 0 to {backbone.layers}, or -1 for the last")
-    if layer in (-1, backbone.layers):
-        yield
-        return
-    language = backbone.language
-    layers, norm = language.layers, language.norm
-    assert isinstance(layers, nn.ModuleList)
-    language.layers, language.norm = layers[:layer], nn.Identity()
-    try:
-        yield
-    finally:
-        language.layers, language.norm = layers, norm
 
 
 def shorten(backbone: Backbone, layers: int) -> None:
