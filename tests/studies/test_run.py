@@ -24,7 +24,7 @@ from embodied_midtrain.studies.outline import outline
 from embodied_midtrain.studies.plan import plan
 from embodied_midtrain.studies.processes import Processes
 from embodied_midtrain.studies.results import _comparisons
-from embodied_midtrain.studies.run import house_of, run_study
+from embodied_midtrain.studies.run import house_of, run_study, study_so_far
 from embodied_midtrain.studies.stages import STAGES, kind_of
 from embodied_midtrain.studies.study import Call, Study, Variant
 from tests.studies import fakes as fake
@@ -115,6 +115,23 @@ def test_dry_run_is_what_runs_and_a_second_call_does_nothing(
     with heard(monkeypatch) as done:
         run_study(study, out)
     assert done == []
+
+
+def test_what_is_done_so_far_is_told_without_work(
+    whole: tuple[Study, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, before = whole
+    out = tmp_path / "half"
+    shutil.copytree(before, out)
+    (lost, *_) = [cell.rollout for cell in plan(study).cells if cell.variant == "mid" and cell.rollout is not None]
+    shutil.rmtree(out / "stages" / lost.key)
+    with heard(monkeypatch) as done:
+        found = study_so_far(study, out)
+    assert done == [] and not (out / "stages" / lost.key).exists()
+    full = load_study_summary(before)
+    assert found == load_study_summary(out) and found.state == "partial"
+    assert {v.name: v.state for v in found.variants if v.state != "done"} == {"mid": "not run"}
+    assert [c for c in found.cells if c.variant == "base"] == [c for c in full.cells if c.variant == "base"]
 
 
 def test_a_new_variant_runs_only_what_is_new(

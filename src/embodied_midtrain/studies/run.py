@@ -74,9 +74,25 @@ def run_study(
             if cell.rollout is None and found[cell.policy.key].state == "done":
                 bench = study.benchmarks[cell.benchmark]
                 write_orders(house.vla_eval(cell.name), house.of(cell.policy), bench, study.scale)
-        summary = summarise(house, whole, found, command)
-        save_study(out, summary)
-        write_atomic(out / TABLES, markdown(summary))
+        summary = _written(out, summarise(house, whole, found, command))
+    return summary
+
+
+def study_so_far(study: Study, out: Path, command: str = "") -> StudySummary:
+    """Write study.json and study.md of what is done in `out`, and do nothing more.
+
+    Raises:
+        ConfigError, ValueError: where the study cannot be meant.
+        StageError: where given data are missing, so that it cannot be known what is done with them.
+    """
+    whole, house = plan(study), house_of(study, out)
+    check_given(house, whole)
+    return _written(out, summarise(house, whole, states(house, whole.stages()), command))
+
+
+def _written(out: Path, summary: StudySummary) -> StudySummary:
+    save_study(out, summary)
+    write_atomic(out / TABLES, markdown(summary))
     return summary
 
 
@@ -137,6 +153,7 @@ def study_command(
     out: Path | None = None,
     only: tuple[str, ...] = (),
     dry_run: bool = False,
+    so_far: bool = False,
     as_json: bool = False,
     folder: Path | None = None,
     seeds: tuple[int, ...] = (),
@@ -155,6 +172,7 @@ def study_command(
         emt study rethinking_domains_compact --dry-run
         emt study my-study.yaml --out runs/mine
         emt study my-study.yaml --only baseline grounding --seeds 0
+        emt study my-study.yaml --so-far
         emt study my-study.yaml --scale 0.02 --out runs/rehearsal
         emt study my-study.yaml --engine ray --address auto
 
@@ -163,6 +181,7 @@ def study_command(
         out: folder of the study; by default runs/NAME, or runs/NAME-scale-FACTOR.
         only: these variants alone, with what they need.
         dry_run: say what there is to do, and do nothing.
+        so_far: write the tables and the page of what is done, and do nothing more.
         as_json: print JSON in place of tables.
         folder: where relative paths of given data start; by default as the file says, else the working folder.
         seeds: training seeds in place of the file's.
@@ -185,8 +204,12 @@ def study_command(
         facts = outline(plan(given), only, house_of(given, out))
         print(json.dumps(facts, indent=2)) if as_json else print_outline(facts)
         return
-    with _hands(engine, processes, address, gpus) as hands:
-        found = run_study(given, out, only=only, hands=hands, command=shlex.join(["emt", *sys.argv[1:]]))
+    command = shlex.join(["emt", *sys.argv[1:]])
+    if so_far:
+        found = study_so_far(given, out, command)
+    else:
+        with _hands(engine, processes, address, gpus) as hands:
+            found = run_study(given, out, only=only, hands=hands, command=command)
     page = study_report(out / "report", study=out).file(PAGE)
     if as_json:
         print((out / STUDY).read_text())
