@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -233,8 +233,9 @@ class Backbone:
             batch = lengthen(batch, len(queries))
             if together:
                 batch["attention_mask"] = block_mask(batch, len(queries), embedded.dtype)
-        with self._up_to(layer):
-            states: Tensor = self._read(embedded, batch, deep, cache=cache, every=False).last_hidden_state
+        with self._up_to(layer, deep) as beyond:
+            out = self._read(embedded, batch, deep, cache=cache, every=beyond)
+        states: Tensor = out.hidden_states[layer] if beyond else out.last_hidden_state
         return states
 
     def layer_states(self, batch: Mapping[str, Tensor], last: int = -1) -> tuple[Tensor, ...]:
@@ -245,14 +246,24 @@ class Backbone:
         """
         batch = {k: v.to(self.device) for k, v in batch.items()}
         embedded, deep = self._embed(batch)
-        with self._up_to(last):
+        with self._up_to(last, deep):
             states: tuple[Tensor, ...] = self._read(embedded, batch, deep, every=True).hidden_states
-        return states
+        return states if last == -1 else states[: last + 1]
 
-    def _up_to(self, layer: int) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def _up_to(self, layer: int, deep: Sequence[Tensor]) -> Iterator[bool]:
+        """Within it no layer runs in vain; whether one beyond `layer` does.
+
+        To what the first layers give out `deep` is added, and of the last layer that runs only the sum can be had.
+        """
         if not -1 <= layer <= self.layers:
             raise ValueError(f"layer {layer}: {self.name} has layers 0 to {self.layers}, or -1 for the last")
-        return contextlib.nullcontext() if layer in (-1, self.layers) else only_layers(self.language, layer)
+        if layer in (-1, self.layers):
+            yield False
+            return
+        beyond = layer <= len(deep)
+        with only_layers(self.language, layer + beyond):
+            yield beyond
 
     def _read(
         self, embedded: Tensor, batch: Mapping[str, Tensor], deep: list[Tensor], *, cache: Any = None, every: bool
