@@ -16,6 +16,7 @@ import torch
 from embodied_midtrain.midtraining.midtrain import MidtrainConfig, midtrain
 from embodied_midtrain.midtraining.rows import Rows
 from embodied_midtrain.training import checkpoint
+from embodied_midtrain.training.team import join_team
 from tests.tiny import backbone
 
 save = checkpoint.save
@@ -55,6 +56,8 @@ def main(pool: Path, out: Path, settings: dict) -> None:
     kind = settings.pop("kind", "compact")
     settings["train"] = tuple(settings.get("train", ("vision", "connector", "language")))
     midtrain(out, MidtrainConfig(**settings), backbone=backbone(kind), pool=pool)
+    # As the command does: on a busy machine, exit with open connections may abort.
+    join_team("cpu").leave()
 
 
 if __name__ == "__main__":
