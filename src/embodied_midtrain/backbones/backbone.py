@@ -212,8 +212,8 @@ class Backbone:
         Args:
             batch: from `collate`; may hold `position_ids` that start again at each sample of a packed row, and no
                 `attention_mask` then.
-            layer: 0 is the embeddings, k what layer k gives out, and no layer after it runs; -1 or `layers` is the last
-                one after the final norm.
+            layer: 0 is the embeddings, k what layer k gives out, and none after it runs in vain; -1 or `layers` is the
+                last one after the final norm.
             queries: [q, hidden] embeddings put after each row's last real token; `last` finds their states.
             together: let the queries of a row see each other, not only those before them; the row never sees them.
             cache: a transformers `Cache` that takes in each layer's keys and values, with their gradients.
@@ -254,7 +254,8 @@ class Backbone:
     def _up_to(self, layer: int, deep: Sequence[Tensor]) -> Iterator[bool]:
         """Within it no layer runs in vain; whether one beyond `layer` does.
 
-        To what the first layers give out `deep` is added, and of the last layer that runs only the sum can be had.
+        To what the first layers give out `deep` is added, and of the last layer that runs only the sum can be had; and
+        without any layer a model lists no states.
         """
         if not -1 <= layer <= self.layers:
             raise ValueError(f"layer {layer}: {self.name} has layers 0 to {self.layers}, or -1 for the last")

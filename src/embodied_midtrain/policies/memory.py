@@ -28,6 +28,8 @@ def estimate(
 ) -> MemoryEstimate:
     """What the larger takes: a micro-batch of frames, or one of the image-text samples beside them.
 
+    Of the head its weights and what belongs to them; what it keeps for the backward pass is not counted.
+
     Args:
         rows: some rendered frames.
         samples: the image-text samples.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from embodied_midtrain.artifacts import StageError
+from embodied_midtrain.benchmarks.video import SAME_BYTES
 from embodied_midtrain.extras import require
 from embodied_midtrain.report.gallery import data_uri
 from embodied_midtrain.report.summary import Video
@@ -115,8 +116,7 @@ def _encode(av: Any, frames: Iterator[Any]) -> tuple[bytes, tuple[int, int]]:
     with av.open(data, "w", format="mp4") as out:
         stream = out.add_stream("libx264", rate=FRAMES_A_SECOND)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        # One thread: with several, equal runs give different bytes.
-        stream.options = {"crf": "30", "preset": "medium", "threads": "1"}
+        stream.options = {"crf": "30", "preset": "medium", **SAME_BYTES}
         for index, frame in enumerate(chain([first], frames)):
             small = frame.reformat(width=width, height=height, format="yuv420p")
             small.time_base, small.pts = Fraction(1, FRAMES_A_SECOND), index
