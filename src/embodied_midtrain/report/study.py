@@ -162,9 +162,13 @@ def save_study(folder: Path, summary: StudySummary) -> Path:
 
 
 def figures_by_variant(summary: StudySummary) -> list[dict[str, Any]]:
-    """Of each variant that was played: its mean success, and its figures' means, over benchmarks, heads and seeds."""
+    """Of each variant that was played: its mean success, and its figures' means, over benchmarks, heads and seeds.
+
+    Controls are left out: nobody chooses between them and the rest, and a random language model has not drifted from
+    itself.
+    """
     rows = []
-    for variant in summary.variants:
+    for variant in (one for one in summary.variants if not one.control):
         shares = [cell.all.success for cell in summary.cells if cell.variant == variant.name]
         of: dict[str, list[float]] = {}
         for figure in summary.figures:
