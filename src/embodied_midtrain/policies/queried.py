@@ -88,7 +88,7 @@ def trainee(
         frames, samples = ahead.get(step)
         for index, rows in frames:
             loss = net.loss(backbone, rows, goals.at(index), config)
-            yield Loss(loss * (len(index) / config.batch), len(index), what=store.describe(index))
+            yield Loss(loss * (len(index) / config.batch), len(index), what=store.describe(index), part="actions")
         if joint is not None:
             yield from joint.losses(samples)
 

@@ -84,14 +84,16 @@ class Optimisation:
 class Loss:
     """One micro-batch's share of a step's loss; the shares of a step, over all processes, add up to its loss.
 
-    `size` counts what speed is measured in: tokens or frames. `operations` of `training.operations`, and `what` (names
-    of its data, for the message where it is not a number) may be left out.
+    `size` counts what speed is measured in: tokens or frames. `operations` of `training.operations`, `what` (names of
+    its data, for the message where it is not a number) and `part` (which of several objectives it belongs to: each has
+    its own line in the log) may be left out.
     """
 
     share: Tensor
     size: int
     operations: float = 0.0
     what: str = ""
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,8 @@ class Work:
     operations: float
     due: bool
     """Whether the first process wants a checkpoint after it."""
+    parts: Mapping[str, float]
+    """What each objective adds to the loss, where there are several."""
     bad: str = ""
     """The micro-batch of this process whose loss is not finite."""
 
@@ -214,6 +218,7 @@ def train(
                 with averages.in_place_of(trainee.weights) if averages is not None else contextlib.nullcontext():
                     after[step + 1]()
             record = {"step": step, "loss": work.loss, "lr": rate, "norm": norm}
+            record |= {f"loss of {part}": value for part, value in work.parts.items()}
             record |= speed.of(work.size, work.operations, time.perf_counter() - started, trainee.waited() - waited)
             bar.advance()
             bar.say(f"loss {work.loss:.4f}  {speed}")
@@ -278,6 +283,7 @@ def _gradients(trainee: Trainee, step: int, config: Optimisation, team: Team, du
     size, operations = 0, 0.0
     losses: list[Tensor] = []
     names: list[str] = []
+    parts: list[str] = []
     shares = trainee.losses(step)
     while True:
         with autocast(pick_device(config.device), config.precision):
@@ -287,10 +293,13 @@ def _gradients(trainee: Trainee, step: int, config: Optimisation, team: Team, du
         size, operations = size + item.size, operations + item.operations
         losses.append(item.share.detach())
         names.append(item.what)
+        parts.append(item.part)
         # What a team's processes find is averaged, and a step is the sum of their shares.
         (item.share * team.size if team.size > 1 else item.share).backward()
     # Looked at once a step: a GPU would stand still for every look.
     values = torch.stack(losses).tolist()
     bad = next((name for value, name in zip(values, names, strict=True) if not math.isfinite(value)), "")
-    loss, total, operations, wanted = team.total([sum(values), size, operations, float(due and team.first)])
-    return Work(loss, total, operations, wanted > 0, bad)
+    of = {part: sum(v for v, own in zip(values, parts, strict=True) if own == part) for part in dict.fromkeys(parts)}
+    all_told = [sum(values), size, operations, float(due and team.first), *of.values()]
+    loss, total, operations, wanted, *own = team.total(all_told)
+    return Work(loss, total, operations, wanted > 0, dict(zip(of, own, strict=True)) if len(of) > 1 else {}, bad)
