@@ -58,8 +58,8 @@ def test_a_steps_loss_is_both_at_the_stated_weight(tmp_path, pool, monkeypatch, 
     assert first == pytest.approx(seen["actions"] + 0.1 * seen["vqa"], rel=1e-3)
     assert seen["vqa"] > 1
     logged = json.loads((artifact.path / "logs/train.jsonl").read_text().partition("\n")[0])
-    assert logged["loss of actions"] == pytest.approx(seen["actions"], rel=1e-3)
-    assert logged["loss of image-text"] == pytest.approx(0.1 * seen["vqa"], rel=1e-3)
+    assert logged["loss_actions"] == pytest.approx(seen["actions"], rel=1e-3)
+    assert logged["loss_image_text"] == pytest.approx(0.1 * seen["vqa"], rel=1e-3)
 
 
 @pytest.mark.parametrize(("ratio", "batch", "samples_a_step"), [(0.5, 8, 4), (0.125, 8, 1), (2.0, 4, 8)])

@@ -108,7 +108,7 @@ class Joint:
         """The step's shares, weighted."""
         for part in parts:
             share = self._backbone.loss(part.batch) * (part.share * self._weight)
-            yield Loss(share, 0, what=part.names, part="image-text")
+            yield Loss(share, 0, what=part.names, part="image_text")
 
     def describe(self, step: int) -> str:
         return self._rows.describe(step)

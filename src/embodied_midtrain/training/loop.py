@@ -85,8 +85,8 @@ class Loss:
     """One micro-batch's share of a step's loss; the shares of a step, over all processes, add up to its loss.
 
     `size` counts what speed is measured in: tokens or frames. `operations` of `training.operations`, `what` (names of
-    its data, for the message where it is not a number) and `part` (which of several objectives it belongs to: each has
-    its own line in the log) may be left out.
+    its data, for the message where it is not a number) and `part` (which of several objectives it belongs to: the
+    log tells them apart) may be left out.
     """
 
     share: Tensor
@@ -218,7 +218,7 @@ def train(
                 with averages.in_place_of(trainee.weights) if averages is not None else contextlib.nullcontext():
                     after[step + 1]()
             record = {"step": step, "loss": work.loss, "lr": rate, "norm": norm}
-            record |= {f"loss of {part}": value for part, value in work.parts.items()}
+            record |= {f"loss_{part}": value for part, value in work.parts.items()}
             record |= speed.of(work.size, work.operations, time.perf_counter() - started, trainee.waited() - waited)
             bar.advance()
             bar.say(f"loss {work.loss:.4f}  {speed}")
@@ -299,7 +299,9 @@ def _gradients(trainee: Trainee, step: int, config: Optimisation, team: Team, du
     # Looked at once a step: a GPU would stand still for every look.
     values = torch.stack(losses).tolist()
     bad = next((name for value, name in zip(values, names, strict=True) if not math.isfinite(value)), "")
-    of = {part: sum(v for v, own in zip(values, parts, strict=True) if own == part) for part in dict.fromkeys(parts)}
-    all_told = [sum(values), size, operations, float(due and team.first), *of.values()]
-    loss, total, operations, wanted, *own = team.total(all_told)
-    return Work(loss, total, operations, wanted > 0, dict(zip(of, own, strict=True)) if len(of) > 1 else {}, bad)
+    adds = dict.fromkeys(parts, 0.0)
+    for part, value in zip(parts, values, strict=True):
+        adds[part] += value
+    told = [sum(values), size, operations, float(due and team.first), *adds.values()]
+    loss, total, operations, wanted, *each = team.total(told)
+    return Work(loss, total, operations, wanted > 0, dict(zip(adds, each, strict=True)) if len(adds) > 1 else {}, bad)
