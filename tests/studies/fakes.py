@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from embodied_midtrain.artifacts import Artifact, StageError, open_stage, write_atomic, write_json
 from embodied_midtrain.benchmarks.rollout import EPISODES, RolloutConfig
 from embodied_midtrain.episodes import Robots
 from embodied_midtrain.policies.settings import FinetuneConfig
+from embodied_midtrain.studies import engine
+from embodied_midtrain.studies.calling import House
+from embodied_midtrain.studies.graph import Stage
 
 STAGES = {name: f"tests.studies.fakes:{name}" for name in ("midtrain", "finetune", "rollout", "drift")}
 
@@ -85,10 +92,26 @@ def rollout(out: Path, config: RolloutConfig, actor: Path) -> Artifact:
         return run.artifact()
 
 
-def drift(out: Path, config: Far, *, base: str, model: str) -> Artifact:
+def drift(out: Path, config: Far, *, base: str, model: str, after: Path | None = None) -> Artifact:
+    """After another, where it has prepared something."""
     with open_stage(out, "drift", config, {"base": _words(base), "model": _words(model)}) as run:
         if not run.done:
             far = _words(model).count(">") - _words(base).count(">")
             write_json(run.file("drift.json"), {"steps": [{"far": 9}, {"far": far}], "word": "no number"})
             run.finish()
         return run.artifact()
+
+
+@contextmanager
+def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The labels of the stages that are done."""
+    done: list[str] = []
+    real = engine.call
+
+    def call(house: House, stage: Stage) -> Artifact:
+        done.append(stage.key)
+        return real(house, stage)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "call", call)
+        yield done

@@ -3,8 +3,6 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,51 +23,11 @@ from embodied_midtrain.studies.plan import plan
 from embodied_midtrain.studies.processes import Processes
 from embodied_midtrain.studies.results import _comparisons
 from embodied_midtrain.studies.run import house_of, run_study, study_so_far
-from embodied_midtrain.studies.stages import STAGES, kind_of
 from embodied_midtrain.studies.study import Call, Study, Variant
 from tests.studies import fakes as fake
 from tests.studies import toy
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fakes() -> Iterator[None]:
-    """Stages that cost nothing."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, where in fake.STAGES.items():
-            patch.setitem(STAGES, name, where)
-        kind_of.cache_clear()
-        yield
-    kind_of.cache_clear()
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return toy.data(tmp_path_factory.mktemp("study"))
-
-
-@pytest.fixture(scope="module")
-def whole(root: Path) -> tuple[Study, Path]:
-    """A finished study; tests copy it."""
-    study = toy.study(root)
-    run_study(study, root / "whole", command="emt study toy.yaml")
-    return study, root / "whole"
-
-
-@contextmanager
-def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The labels of the stages that are done."""
-    done: list[str] = []
-    real = engine.call
-
-    def call(house: House, stage: Stage) -> Artifact:
-        done.append(stage.key)
-        return real(house, stage)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(engine, "call", call)
-        yield done
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("fakes")]
 
 
 def test_the_document_holds_what_was_played(whole: tuple[Study, Path]) -> None:
@@ -112,7 +70,7 @@ def test_dry_run_is_what_runs_and_a_second_call_does_nothing(
     assert {row["key"] for row in told["stages"]} == {p.name for p in (out / "stages").iterdir()}
     assert told["to_do"] == len(told["stages"]) and told["calls"] > len(told["stages"])
     assert outline(plan(study), (), house_of(study, out))["to_do"] == 0
-    with heard(monkeypatch) as done:
+    with fake.heard(monkeypatch) as done:
         run_study(study, out)
     assert done == []
 
@@ -125,7 +83,7 @@ def test_what_is_done_so_far_is_told_without_work(
     shutil.copytree(before, out)
     (lost, *_) = [cell.rollout for cell in plan(study).cells if cell.variant == "mid" and cell.rollout is not None]
     shutil.rmtree(out / "stages" / lost.key)
-    with heard(monkeypatch) as done:
+    with fake.heard(monkeypatch) as done:
         found = study_so_far(study, out)
     assert done == [] and not (out / "stages" / lost.key).exists()
     full = load_study_summary(before)
@@ -143,12 +101,12 @@ def test_a_new_variant_runs_only_what_is_new(
     scratch = Variant(title="random words", random_language=True)
     assert len(plan(replace(study, variants={**study.variants, "scratch": scratch}, heads={})).cells) == 8
     wider = replace(study, variants={**study.variants, "mid-2": replace(study.variants["mid"], title="again")})
-    with heard(monkeypatch) as done:
+    with fake.heard(monkeypatch) as done:
         found = run_study(wider, out)
     assert done == [], "the same pathway under another name"
     robot = Call(stage="finetune", inputs={"demos": "robot"}, settings={"chunk": 4, "executed": 2})
     wider = replace(study, variants={**study.variants, "robot": Variant(stages=(robot,))})
-    with heard(monkeypatch) as done:
+    with fake.heard(monkeypatch) as done:
         found = run_study(wider, out)
     # Its robot stage is what base has trained on the target with that head.
     assert Counter(key.split("-")[0] for key in done) == {"finetune": 4, "rollout": 4}

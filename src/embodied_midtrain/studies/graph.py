@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -141,6 +141,22 @@ class Plan:
             return self
         cells = tuple(cell for cell in self.cells if cell.variant in variants)
         return replace(self, cells=cells, readings=tuple(r for r in self.readings if r.variant in variants))
+
+    def wanted(self, reading: Reading) -> frozenset[str]:
+        """Where a measure's figures stand in its folder; none where it only prepares another."""
+        return frozenset(self.study.measures[reading.measure].figures.values())
+
+    def without(self, known: Container[str]) -> Plan:
+        """What is to do where the results of these stages are known."""
+        cells = tuple(cell for cell in self.cells if cell.rollout is None or cell.rollout.key not in known)
+        # Whoever needs what a measure prepares brings it along.
+        prepared = {stage.key for reading in self.readings for stage in reading.stage.before()}
+        readings = tuple(
+            one
+            for one in self.readings
+            if one.stage.key not in known and (self.wanted(one) or one.stage.key not in prepared)
+        )
+        return replace(self, cells=cells, readings=readings)
 
     def stages(self) -> list[Stage]:
         """Each once, after what it needs; seed after seed, variant after variant."""

@@ -13,16 +13,23 @@ from rich.text import Text
 from embodied_midtrain.studies.calling import House
 from embodied_midtrain.studies.engine import states
 from embodied_midtrain.studies.graph import Plan
+from embodied_midtrain.studies.records import Found, on_record
 from embodied_midtrain.studies.results import pathway
 
 
-def outline(whole: Plan, only: tuple[str, ...], house: House) -> dict[str, Any]:
+def outline(
+    whole: Plan, only: tuple[str, ...], house: House, known: Mapping[str, Found] | None = None
+) -> dict[str, Any]:
     """What a study consists of and what of it is still to do; nothing is run, and nothing is written.
+
+    Args:
+        known: by stage, results that are on record: what only they would need is left out.
 
     Raises:
         ConfigError: on a variant that the study has not.
     """
-    part = whole.only(only)
+    chosen = whole.only(only)
+    part = chosen.without(known or {})
     # If nothing were shared between cells and measures.
     alone = [replace(part, cells=(cell,), readings=()) for cell in part.cells]
     alone += [replace(part, cells=(), readings=(reading,)) for reading in part.readings]
@@ -48,6 +55,7 @@ def outline(whole: Plan, only: tuple[str, ...], house: House) -> dict[str, Any]:
         "benchmarks": {name: bench.where for name, bench in study.benchmarks.items()},
         "calls": sum(len(one.stages()) for one in alone),
         "stages": rows,
+        "on_record": len(on_record(chosen, known or {})),
         "to_do": sum(row["state"] != "done" for row in rows),
     }
 
@@ -78,5 +86,7 @@ def print_outline(facts: Mapping[str, Any], to: Console | None = None) -> None:
     failed = [row for row in rows if row["state"] == "failed"]
     for row in failed:
         to.print(Text(f"failed before: {row['key']} ({row['for']}): {row['why']}", "red"), soft_wrap=True)
+    if facts["on_record"]:
+        to.print(Text(f"{facts['on_record']} results are on record; what only they would need is not counted."))
     saved = facts["calls"] - len(rows)
     to.print(Text(f"{len(rows)} stages, {facts['to_do']} to do; without sharing there would be {saved} more."))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import platform
 import statistics
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -23,24 +23,30 @@ from embodied_midtrain.report import study as doc
 from embodied_midtrain.report.summary import Provenance, StageTime
 from embodied_midtrain.studies.calling import House
 from embodied_midtrain.studies.engine import NOT_RUN, State
+from embodied_midtrain.studies.figures import figure
 from embodied_midtrain.studies.graph import Cell, Plan, Stage
+from embodied_midtrain.studies.records import Found
 from embodied_midtrain.studies.study import OnTarget, Study
 
 Column = tuple[str, str, str]
 """A variant, a benchmark and a head."""
 
 
-def summarise(house: House, plan: Plan, states: Mapping[str, State], command: str) -> doc.StudySummary:
+def summarise(
+    house: House, plan: Plan, states: Mapping[str, State], command: str, kept: Mapping[str, Found] | None = None
+) -> doc.StudySummary:
     """What a study has found so far.
 
     Args:
         plan: the whole study, whatever part of it was run.
         states: of all of its stages.
+        kept: by stage, results on record that were not found in this folder.
     """
-    study = plan.study
-    records, waiting = _played(house, plan, states)
+    study, kept = plan.study, kept or {}
+    needed = plan.without(kept)
+    records, waiting = _played(house, plan, states, kept)
     late = {cell.variant for cell in waiting}
-    variants = tuple(_variant(plan, name, states, name in late) for name in study.variants)
+    variants = tuple(_variant(needed, name, states, name in late) for name in study.variants)
     comparisons, unlike = _comparisons(study, records)
     return doc.StudySummary(
         name=study.name,
@@ -57,9 +63,9 @@ def summarise(house: House, plan: Plan, states: Mapping[str, State], command: st
         variants=variants,
         cells=tuple(_cell(*key, record) for key, record in records.items() if record.episodes),
         comparisons=comparisons,
-        figures=_figures(house, plan, states),
-        stages=_stages(house, plan, states),
-        notes=(*_notes(house, plan, states), *unlike),
+        figures=_figures(house, plan, states, kept),
+        stages=_stages(house, plan, states, needed),
+        notes=(*_on_record(kept), *_notes(house, plan, states), *unlike),
         commands=tuple(line for c in waiting for line in (house.vla_eval(c.name) / COMMANDS).read_text().splitlines()),
         provenance=_provenance(house, plan, states, command),
     )
@@ -69,12 +75,17 @@ def _done(stage: Stage, states: Mapping[str, State]) -> bool:
     return states.get(stage.key, NOT_RUN).state == "done"
 
 
-def _played(house: House, plan: Plan, states: Mapping[str, State]) -> tuple[dict[Column, Record], list[Cell]]:
+def _played(
+    house: House, plan: Plan, states: Mapping[str, State], kept: Mapping[str, Found]
+) -> tuple[dict[Column, Record], list[Cell]]:
     """What has been played, and what vla-eval has still to play."""
     records: dict[Column, Record] = {}
     waiting = []
     for cell in plan.cells:
         record = records.setdefault((cell.variant, cell.benchmark, cell.head), Record())
+        if cell.rollout is not None and cell.rollout.key in kept:
+            record.add(kept[cell.rollout.key].played(), cell.seed)
+            continue
         if not _done(cell.rollout or cell.policy, states):
             continue
         if cell.rollout is not None:
@@ -194,13 +205,16 @@ def _comparisons(
     return tuple(rows), tuple(unlike)
 
 
-def _figures(house: House, plan: Plan, states: Mapping[str, State]) -> tuple[doc.StudyFigure, ...]:
+def _figures(
+    house: House, plan: Plan, states: Mapping[str, State], kept: Mapping[str, Found]
+) -> tuple[doc.StudyFigure, ...]:
     found: dict[tuple[str, str, str, str, str], dict[str, float]] = {}
     for reading in plan.readings:
-        if not _done(reading.stage, states):
+        on_record = kept.get(reading.stage.key)
+        if on_record is None and not _done(reading.stage, states):
             continue
         for name, where in plan.study.measures[reading.measure].figures.items():
-            value = _figure(house, reading.stage, where)
+            value = on_record.figures.get(where) if on_record else figure(house.of(reading.stage), where)
             if value is not None:
                 key = (reading.measure, name, reading.variant, reading.benchmark, reading.head)
                 found.setdefault(key, {})[str(reading.seed)] = value
@@ -210,22 +224,23 @@ def _figures(house: House, plan: Plan, states: Mapping[str, State]) -> tuple[doc
     )
 
 
-def _figure(house: House, stage: Stage, where: str) -> float | None:
-    """FILE:KEY.KEY; keys of lists are numbers, negative ones from the end. None where there is no number."""
-    file, _, path = where.partition(":")
-    value = read_json(house.of(stage) / file)
-    try:
-        for key in path.split("."):
-            value = value[int(key)] if isinstance(value, list) else value[key]
-        number = float(value)
-    except (KeyError, IndexError, TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
+def _on_record(kept: Mapping[str, Found]) -> tuple[str, ...]:
+    """How much of this was found elsewhere, and where."""
+    where = Counter((one.code, one.machine) for one in kept.values())
+    return tuple(
+        f"{count} results are not of this folder but on record: version {code or 'unknown'}, {machine or 'somewhere'}."
+        for (code, machine), count in where.items()
+    )
 
 
-def _stages(house: House, plan: Plan, states: Mapping[str, State]) -> tuple[doc.StudyStage, ...]:
+def _stages(house: House, plan: Plan, states: Mapping[str, State], needed: Plan) -> tuple[doc.StudyStage, ...]:
+    """All that were done, or would be."""
     users, rows = plan.users(), []
+    asked = needed.users()
     for stage in plan.stages():
+        if stage.key not in asked and not _done(stage, states):
+            # What it was for is on record.
+            continue
         times = house.times(stage) / METER
         row = read_json(times).get(stage.key, {}) if times.is_file() else {}
         stood = states.get(stage.key, NOT_RUN)

@@ -28,6 +28,7 @@ from embodied_midtrain.studies.graph import Given, Plan, Stage
 from embodied_midtrain.studies.outline import outline, print_outline
 from embodied_midtrain.studies.plan import plan
 from embodied_midtrain.studies.processes import Processes
+from embodied_midtrain.studies.records import Found, on_record, read_records, record
 from embodied_midtrain.studies.results import summarise
 from embodied_midtrain.studies.stages import OPENERS, kind_of
 from embodied_midtrain.studies.study import Study, load_study, named_studies
@@ -36,7 +37,13 @@ TABLES = "study.md"
 
 
 def run_study(
-    study: Study, out: Path, *, only: tuple[str, ...] = (), hands: Hands | None = None, command: str = ""
+    study: Study,
+    out: Path,
+    *,
+    only: tuple[str, ...] = (),
+    hands: Hands | None = None,
+    command: str = "",
+    records: Path | None = None,
 ) -> StudySummary:
     """Do the stages of a study into folder `out`, then write study.json and study.md.
 
@@ -44,6 +51,7 @@ def run_study(
         only: these variants alone; the document shows the others as they are.
         hands: who does the stages; by default this process.
         command: what was typed, for the record.
+        records: file of results; what stands there is not done again, what is found here is added.
 
     Raises:
         ConfigError, ValueError: before the first stage, where the study cannot be meant.
@@ -51,8 +59,9 @@ def run_study(
         DiskFull: as it came; what was finished is kept.
     """
     whole = plan(study)
-    part = whole.only(only)
     house = house_of(study, out)
+    known = on_record(whole, read_records(records)) if records else {}
+    part = whole.only(only).without(known)
     check_given(house, part)
     stages = part.stages()
 
@@ -70,24 +79,38 @@ def run_study(
         found = work(house, stages, hands or Here(), told)
     finally:
         found = states(house, whole.stages()) | found
+        kept = _kept(house, whole, found, known, records)
         for cell in whole.cells:
             if cell.rollout is None and found[cell.policy.key].state == "done":
                 bench = study.benchmarks[cell.benchmark]
                 write_orders(house.vla_eval(cell.name), house.of(cell.policy), bench, study.scale)
-        summary = _written(out, summarise(house, whole, found, command))
+        summary = _written(out, summarise(house, whole, found, command, kept))
     return summary
 
 
-def study_so_far(study: Study, out: Path, command: str = "") -> StudySummary:
-    """Write study.json and study.md of what is done in `out`, and do nothing more.
+def study_so_far(study: Study, out: Path, command: str = "", records: Path | None = None) -> StudySummary:
+    """Write study.json and study.md of what is done in `out` or stands in `records`, and do nothing more.
 
     Raises:
         ConfigError, ValueError: where the study cannot be meant.
         StageError: where given data are missing, so that it cannot be known what is done with them.
     """
     whole, house = plan(study), house_of(study, out)
-    check_given(house, whole)
-    return _written(out, summarise(house, whole, states(house, whole.stages()), command))
+    known = on_record(whole, read_records(records)) if records else {}
+    check_given(house, whole.without(known))
+    found = states(house, whole.stages())
+    kept = _kept(house, whole, found, known, records)
+    return _written(out, summarise(house, whole, found, command, kept))
+
+
+def _kept(
+    house: House, whole: Plan, found: Mapping[str, State], known: Mapping[str, Found], records: Path | None
+) -> dict[str, Found]:
+    """Put what was done here on record; what is left is on record alone."""
+    done = {key for key, state in found.items() if state.state == "done"}
+    if records is not None and (added := record(records, house, whole, known, done)):
+        console.print(Text(f"{added} results added to {records}"), soft_wrap=True)
+    return {key: one for key, one in known.items() if key not in done}
 
 
 def _written(out: Path, summary: StudySummary) -> StudySummary:
@@ -158,6 +181,7 @@ def study_command(
     folder: Path | None = None,
     seeds: tuple[int, ...] = (),
     scale: float | None = None,
+    records: Path | None = None,
     processes: int = 1,
     engine: Literal["local", "ray"] = "local",
     address: str = "",
@@ -173,6 +197,7 @@ def study_command(
         emt study my-study.yaml --out runs/mine
         emt study my-study.yaml --only baseline grounding --seeds 0
         emt study my-study.yaml --so-far
+        emt study my-study.yaml --seeds 1 --records results/my-study.jsonl
         emt study my-study.yaml --scale 0.02 --out runs/rehearsal
         emt study my-study.yaml --engine ray --address auto
 
@@ -185,6 +210,8 @@ def study_command(
         as_json: print JSON in place of tables.
         folder: where relative paths of given data start; by default as the file says, else the working folder.
         seeds: training seeds in place of the file's.
+        records: file of results, a line for each rollout and measure (JSONL). What stands there is not done again, what
+            is found here is added; files of several machines are joined by cat.
         scale: factor on every count: a small one checks a long study from end to end.
         processes: stages at a time on this machine, each with its share of the cores.
         engine: this machine, or a Ray cluster whose nodes all reach the study's folder.
@@ -201,15 +228,16 @@ def study_command(
     usual = given.name if given.scale == 1 else f"{given.name}-scale-{given.scale:g}"
     out = out or Path("runs") / usual
     if dry_run:
-        facts = outline(plan(given), only, house_of(given, out))
+        whole = plan(given)
+        facts = outline(whole, only, house_of(given, out), on_record(whole, read_records(records)) if records else {})
         print(json.dumps(facts, indent=2)) if as_json else print_outline(facts)
         return
     command = shlex.join(["emt", *sys.argv[1:]])
     if so_far:
-        found = study_so_far(given, out, command)
+        found = study_so_far(given, out, command, records)
     else:
         with _hands(engine, processes, address, gpus) as hands:
-            found = run_study(given, out, only=only, hands=hands, command=command)
+            found = run_study(given, out, only=only, hands=hands, command=command, records=records)
     page = study_report(out / "report", study=out).file(PAGE)
     if as_json:
         print((out / STUDY).read_text())
