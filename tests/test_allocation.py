@@ -32,3 +32,18 @@ def test_within_a_training_large_blocks_stay():
         del block
         assert there() > before + 150 * 2**20
     assert there() < before + 50 * 2**20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told")
+def test_what_is_free_goes_back_when_it_is_due():
+    def there() -> int:
+        return int(psutil.Process().memory_info().rss)
+
+    for seconds, stays in ((60.0, True), (0.0, False)):
+        before = there()
+        with all_blocks_kept(seconds) as step_ended:
+            block, last = np.ones(200 * 2**20, np.uint8), np.ones(2**20, np.uint8)
+            assert block.size and there() > before + 150 * 2**20
+            del block
+            step_ended()
+            assert last.size and (there() > before + 150 * 2**20) is stays

@@ -1,8 +1,10 @@
 """Fine-tuning says what it takes before it starts, and refuses what does not fit."""
 
 import pytest
+import torch
 
 from embodied_midtrain.artifacts import StageError, read_json
+from embodied_midtrain.backbones.memory import MemoryEstimate
 from embodied_midtrain.midtraining import room
 from tests.policies.test_finetune import run
 
@@ -19,7 +21,12 @@ def test_a_training_that_does_not_fit_is_not_started(tmp_path, monkeypatch, caps
         run(tmp_path / "out")
     monkeypatch.undo()
     run(tmp_path / "out")
-    assert "GiB" in told(capsys) and read_json(tmp_path / "out" / "logs" / "memory.json")["total"] > 2**20
+    kept = read_json(tmp_path / "out" / "logs" / "memory.json")
+    assert "GiB" in told(capsys) and kept["total"] > 2**20
+    # Of this process, which holds torch at least; a GPU's memory has no libraries in it.
+    assert kept["process"] > 100 * 2**20
+    found = MemoryEstimate(1, 2, 3, 4, 5, 6)
+    assert room.in_this_process(found, torch.device("cuda")) == found
 
 
 def test_what_learns_and_what_a_step_holds_count(tmp_path, monkeypatch):

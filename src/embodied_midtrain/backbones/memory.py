@@ -60,6 +60,8 @@ class MemoryEstimate:
     activations: int
     head: int
     """Logits of the learnt tokens and what the loss makes of them."""
+    process: int = 0
+    """What the process holds beside the model: libraries and data. Known where it runs."""
 
     @property
     def total(self) -> int:

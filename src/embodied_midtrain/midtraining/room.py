@@ -56,6 +56,16 @@ def shared(found: MemoryEstimate, team: Team) -> MemoryEstimate:
     return replace(found, **parts)
 
 
+def in_this_process(found: MemoryEstimate, device: torch.device) -> MemoryEstimate:
+    """With what the process holds by now; before the first step that is the weights, libraries and data.
+
+    A GPU's memory has only the model in it.
+    """
+    if device.type != "cpu":
+        return found
+    return replace(found, process=max(0, psutil.Process().memory_info().rss - found.weights))
+
+
 def there_is(device: torch.device) -> int:
     """Bytes of memory that the device has."""
     if device.type == "cuda":

@@ -18,7 +18,7 @@ from embodied_midtrain.midtraining.costs import operations
 from embodied_midtrain.midtraining.learner import Learner, blocks, gather, spare
 from embodied_midtrain.midtraining.mixture import Fetch, Mixture
 from embodied_midtrain.midtraining.parts import chosen
-from embodied_midtrain.midtraining.room import estimate, refuse_too_large, shared
+from embodied_midtrain.midtraining.room import estimate, in_this_process, refuse_too_large, shared
 from embodied_midtrain.midtraining.rows import Rows
 from embodied_midtrain.midtraining.settings import MidtrainConfig
 from embodied_midtrain.progress import console
@@ -60,7 +60,7 @@ def teach(
     attention = text_config._attn_implementation
     if window is not None and device.type == "cpu":
         attend_by_segments(backbone.language)
-    found = shared(estimate(backbone, mixture, config, window), team)
+    found = in_this_process(shared(estimate(backbone, mixture, config, window), team), device)
     line = refuse_too_large(found, device, _advice(window))
     if team.first:
         write_json(run.log("memory.json"), {**vars(found), "total": found.total})

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from embodied_midtrain.artifacts import StageRun, write_json
-from embodied_midtrain.midtraining.room import refuse_too_large
+from embodied_midtrain.midtraining.room import in_this_process, refuse_too_large
 from embodied_midtrain.policies.encoder import with_vision
 from embodied_midtrain.policies.frames import FrameStore, Goals, Make
 from embodied_midtrain.policies.joint import ImageText, Joint
@@ -78,7 +78,7 @@ def trainee(
     goals = Goals(policy.codec, store, backbone.device)
     batches = Batches(policy, store, config)
     _, rows = batches.rows(0, slice(0, config.micro_batch))
-    found = estimate(policy, rows, config, None if joint is None else joint.mixture)
+    found = in_this_process(estimate(policy, rows, config, None if joint is None else joint.mixture), backbone.device)
     line = refuse_too_large(found, backbone.device, ADVICE)
     write_json(run.log("memory.json"), {**vars(found), "total": found.total})
     console.print(line)

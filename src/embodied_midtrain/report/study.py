@@ -17,7 +17,7 @@ from embodied_midtrain.diagnostics.predict import FILE as FIGURES
 from embodied_midtrain.report.summary import Provenance, StageTime
 
 STUDY = "study.json"
-VariantState = Literal["done", "failed", "waiting", "not run"]
+VariantState = Literal["done", "failed", "waiting", "partly run", "not run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,8 @@ class StudyBenchmark:
 
 @dataclass(frozen=True, slots=True)
 class StudyVariant:
-    """One pathway. `state` is of everything that it needs; waiting: vla-eval has not played all of its policies."""
+    """One pathway. `state` is of everything that it needs; partly run: of some seeds, heads or benchmarks; waiting:
+    vla-eval has not played all of its policies."""
 
     name: str
     title: str
@@ -37,7 +38,7 @@ class StudyVariant:
     """The stages on its way, in words."""
     state: VariantState
     why: str = ""
-    """What failed."""
+    """What failed, or how much of it has run."""
     control: bool = False
     """Its language model starts from random weights: no candidate, but a test of the benchmark."""
     against: str = ""

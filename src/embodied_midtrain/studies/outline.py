@@ -29,7 +29,7 @@ def outline(
         ConfigError: on a variant that the study has not.
     """
     chosen = whole.only(only)
-    part = chosen.without(known or {})
+    part = chosen.without(known) if known else chosen
     # If nothing were shared between cells and measures.
     alone = [replace(part, cells=(cell,), readings=()) for cell in part.cells]
     alone += [replace(part, cells=(), readings=(reading,)) for reading in part.readings]

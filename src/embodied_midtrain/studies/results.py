@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import statistics
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -46,7 +46,8 @@ def summarise(
     needed = plan.without(kept)
     records, waiting = _played(house, plan, states, kept)
     late = {cell.variant for cell in waiting}
-    variants = tuple(_variant(needed, name, states, name in late) for name in study.variants)
+    policies = {name: [_ended(c, states, kept) for c in plan.cells if c.variant == name] for name in study.variants}
+    variants = tuple(_variant(needed, name, states, name in late, ended) for name, ended in policies.items())
     comparisons, unlike = _comparisons(study, records)
     return doc.StudySummary(
         name=study.name,
@@ -86,7 +87,7 @@ def _played(
         if cell.rollout is not None and cell.rollout.key in kept:
             record.add(kept[cell.rollout.key].played(), cell.seed)
             continue
-        if not _done(cell.rollout or cell.policy, states):
+        if not _ended(cell, states, kept):
             continue
         if cell.rollout is not None:
             record.add(read_episodes(Artifact.open(house.of(cell.rollout), "rollout")), cell.seed)
@@ -99,7 +100,20 @@ def _played(
     return records, waiting
 
 
-def _variant(plan: Plan, name: str, states: Mapping[str, State], waits: bool) -> doc.StudyVariant:
+def _ended(cell: Cell, states: Mapping[str, State], kept: Mapping[str, Found]) -> bool:
+    """Whether it was played, or where vla-eval plays, can be."""
+    last = cell.rollout or cell.policy
+    return last.key in kept or _done(last, states)
+
+
+def _variant(
+    plan: Plan, name: str, states: Mapping[str, State], waits: bool, ended: Sequence[bool]
+) -> doc.StudyVariant:
+    """
+    Args:
+        plan: what is not on record.
+        ended: which of its policies are.
+    """
     study, of = plan.study, plan.only((name,)).stages()
     stood = [states.get(stage.key, NOT_RUN) for stage in of]
     failed = [(stage, one) for stage, one in zip(of, stood, strict=True) if one.state == "failed"]
@@ -107,9 +121,12 @@ def _variant(plan: Plan, name: str, states: Mapping[str, State], waits: bool) ->
     if failed:
         state = "failed"
     elif any(one.state != "done" for one in stood):
-        state = "not run"
+        state = "partly run" if any(ended) else "not run"
     elif waits:
         state = "waiting"
+    why = "; ".join(f"{stage.name} ({stage.label}): {one.why}" for stage, one in failed)
+    if state == "partly run":
+        why = f"{sum(ended)} of {len(ended)} policies"
     variant = study.variants[name]
     compared = study.against(name)
     return doc.StudyVariant(
@@ -117,7 +134,7 @@ def _variant(plan: Plan, name: str, states: Mapping[str, State], waits: bool) ->
         title=study.title(name),
         pathway=tuple(pathway(study, name)),
         state=state,
-        why="; ".join(f"{stage.name} ({stage.label}): {one.why}" for stage, one in failed),
+        why=why,
         control=variant.random_language,
         against=compared if compared != name else "",
     )

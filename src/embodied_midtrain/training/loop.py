@@ -190,7 +190,7 @@ def train(
         _journal(run, team) as log,
         progress_bar(label, config.steps, first, shown=team.first) as bar,
         advising(trainee.advice),
-        all_blocks_kept() if weights[0].device.type == "cpu" else contextlib.nullcontext(),
+        all_blocks_kept() if weights[0].device.type == "cpu" else contextlib.nullcontext(_nothing) as step_ended,
     ):
         for step in range(first, config.steps):
             started, waited = time.perf_counter(), trainee.waited()
@@ -210,6 +210,7 @@ def train(
                 )
             optimizer.step()
             optimizer.zero_grad()
+            step_ended()
             anchor.pull(rate)
             if averages is not None:
                 averages.update(trainee.weights, step)
@@ -236,6 +237,10 @@ def train(
     if averages is not None:
         averages.put_into(trainee.weights)
     return losses
+
+
+def _nothing() -> None:
+    """What a device's own allocator needs after a step."""
 
 
 def _groups(trainee: Trainee) -> list[dict[str, Any]]:
