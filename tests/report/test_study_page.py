@@ -11,10 +11,10 @@ from embodied_midtrain.cli import main
 from embodied_midtrain.diagnostics.predict import Variant, read_variants
 from embodied_midtrain.report.page import PAGE
 from embodied_midtrain.report.study import FIGURES, STUDY, load_study_summary, save_study
-from embodied_midtrain.report.study_page import study_report
+from embodied_midtrain.report.study_page import study_report, study_view
 from embodied_midtrain.report.study_table import finding, grids, markdown, print_study
 
-from .study_fixture import make_study
+from .study_fixture import TITLES, make_study
 
 
 def test_the_document_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -39,6 +39,16 @@ def test_the_table_is_the_papers_form(tmp_path: Path) -> None:
     assert "scratch (control)" in rows and "▼" in rows["scratch (control)"][0]
     assert len(tests.rows) == 12 and tests.rows[0][3] == "+25.0 (+17.0 to +33.0)" and tests.rows[0][5] == "0.008"
     assert figures.head == ("variant", "drift: text states") and figures.rows[-1] == ("broken", "–")
+
+
+def test_a_control_is_in_the_tables_and_in_no_chart_of_measures(tmp_path: Path) -> None:
+    view = study_view(make_study(tmp_path))
+    assert {dot.variant for one in view.scatters for dot in one.dots} == {
+        "off the shelf",
+        TITLES["grounding"],
+        "Spatial",
+    }
+    assert "scratch" in {figure.variant for figure in view.summary.figures}
 
 
 def test_markdown_and_terminal_say_the_same(tmp_path: Path) -> None:

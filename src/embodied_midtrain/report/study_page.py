@@ -118,14 +118,20 @@ def _column(summary: StudySummary, benchmark: str, head: str, title: str) -> Col
 
 
 def _scatters(summary: StudySummary, colours: dict[str, int]) -> list[Scatter]:
-    """Every figure against success, on each benchmark and head that it may speak of."""
+    """Every figure against success, on each benchmark and head that it may speak of; of what one may choose from."""
     found = []
+    controls = {v.name for v in summary.variants if v.control}
     for kind in dict.fromkeys((f.measure, f.name, f.benchmark, f.head) for f in summary.figures):
         figures = [f for f in summary.figures if (f.measure, f.name, f.benchmark, f.head) == kind]
         for benchmark, head, title in summary.columns():
             if figures[0].benchmark and (figures[0].benchmark, figures[0].head) != (benchmark, head):
                 continue
-            pairs = [(f, cell) for f in figures if (cell := summary.cell(f.variant, benchmark, head)) is not None]
+            pairs = [
+                (figure, cell)
+                for figure in figures
+                if figure.variant not in controls
+                and (cell := summary.cell(figure.variant, benchmark, head)) is not None
+            ]
             if len(pairs) > 1:
                 found.append(_scatter(summary, f"{kind[0]}: {kind[1]}", title, pairs, colours))
     return found
