@@ -39,9 +39,11 @@ def test_what_is_free_goes_back_when_it_is_due():
     def there() -> int:
         return int(psutil.Process().memory_info().rss)
 
-    for seconds, stays in ((60.0, True), (0.0, False)):
+    for seconds, grown, stays in ((60.0, 2**30, True), (0.0, 2**30, False), (60.0, 100 * 2**20, False)):
         before = there()
-        with all_blocks_kept(seconds) as step_ended:
+        with all_blocks_kept(seconds, grown) as step_ended:
+            if seconds:
+                step_ended()
             block, last = np.ones(200 * 2**20, np.uint8), np.ones(2**20, np.uint8)
             assert block.size and there() > before + 150 * 2**20
             del block

@@ -7,10 +7,14 @@ import ctypes
 import time
 from collections.abc import Callable, Iterator
 
+import psutil
+
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
 _DEFAULT_MMAP_MAX = 65536
 SWEPT = 30.0
 """Seconds: to have a step's memory cleared anew takes a fraction of one."""
+GROWN = 2**30
+"""Bytes that steps may scatter before that."""
 
 
 def keep_large_blocks() -> None:
@@ -27,33 +31,39 @@ def keep_large_blocks() -> None:
 
 
 @contextlib.contextmanager
-def all_blocks_kept(seconds: float = SWEPT) -> Iterator[Callable[[], None]]:
+def all_blocks_kept(seconds: float = SWEPT, grown: int = GROWN) -> Iterator[Callable[[], None]]:
     """Within the block nothing is handed back, not even what is larger: each step of a training wants the same again.
 
     Logits and a vocabulary's gradient are above 32 MiB, and a step frees more than 1 GiB at once; on a CPU, to have
-    that cleared anew is a good part of a step. But steps are of different sizes, and what is kept between them is
-    scattered: it grows with the steps (7 GB after 25, 11 after 120 of a mid-training that needs six).
+    that cleared anew is a good part of a step. But steps differ in size, and what is kept of one does not fit the next:
+    a mid-training that needs 6 GB held 7 after 25 steps and 11 after 120, one with longer answers 15. So now and then
+    what is free is handed back all the same.
 
     Args:
-        seconds: between two times that what is free is handed back all the same.
+        seconds: after which that is done.
+        grown: bytes by which the process has grown since the first step after the last time, whichever is first.
 
     Yields:
         What is to be called after each step.
     """
-    due = time.monotonic() + seconds
+    process = psutil.Process()
+    due, level = time.monotonic() + seconds, 0
 
-    def swept() -> None:
-        nonlocal due
-        if time.monotonic() >= due:
+    def step_ended() -> None:
+        nonlocal due, level
+        held = process.memory_info().rss
+        if time.monotonic() >= due or (level and held > level + grown):
             release_free_blocks()
-            due = time.monotonic() + seconds
+            due, level = time.monotonic() + seconds, 0
+        else:
+            level = level or held
 
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_MMAP_MAX, 0)
         mallopt(_TRIM_THRESHOLD, -1)
     try:
-        yield swept
+        yield step_ended
     finally:
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).mallopt(_MMAP_MAX, _DEFAULT_MMAP_MAX)
