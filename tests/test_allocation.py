@@ -9,6 +9,16 @@ import pytest
 from embodied_midtrain.allocation import all_blocks_kept, release_free_blocks
 
 
+def there() -> int:
+    return int(psutil.Process().memory_info().rss)
+
+
+def lean() -> int:
+    """What is there when nothing is left of earlier tests that a block could come from."""
+    release_free_blocks()
+    return there()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told")
 def test_free_blocks_are_handed_back():
     # Many blocks below the size that is mapped one by one, the last one in use: the heap cannot shrink by itself.
@@ -22,10 +32,7 @@ def test_free_blocks_are_handed_back():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told")
 def test_within_a_training_large_blocks_stay():
-    def there() -> int:
-        return int(psutil.Process().memory_info().rss)
-
-    before = there()
+    before = lean()
     with all_blocks_kept():
         block = np.ones(200 * 2**20, np.uint8)
         assert block.size and there() > before + 150 * 2**20
@@ -36,11 +43,8 @@ def test_within_a_training_large_blocks_stay():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told")
 def test_what_is_free_goes_back_when_it_is_due():
-    def there() -> int:
-        return int(psutil.Process().memory_info().rss)
-
     for seconds, grown, stays in ((60.0, 2**30, True), (0.0, 2**30, False), (60.0, 100 * 2**20, False)):
-        before = there()
+        before = lean()
         with all_blocks_kept(seconds, grown) as step_ended:
             if seconds:
                 step_ended()
