@@ -35,9 +35,8 @@ def all_blocks_kept(seconds: float = SWEPT, grown: int = GROWN) -> Iterator[Call
     """Within the block nothing is handed back, not even what is larger: each step of a training wants the same again.
 
     Logits and a vocabulary's gradient are above 32 MiB, and a step frees more than 1 GiB at once; on a CPU, to have
-    that cleared anew is a good part of a step. But steps differ in size, and what is kept of one does not fit the next:
-    a mid-training that needs 6 GB held 7 after 25 steps and 11 after 120, one with longer answers 15. So now and then
-    what is free is handed back all the same.
+    that cleared anew is a good part of a step. But steps differ in size, what is kept of one does not fit the next, and
+    so a long training would hold more and more. Now and then what is free is handed back all the same.
 
     Args:
         seconds: after which that is done.

@@ -144,3 +144,12 @@ def test_a_records_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         with pytest.raises(StageError, match="cannot be read as a study's records"):
             read_records(path)
     assert read_records(tmp_path / "none.jsonl") == {}
+
+
+def test_a_file_that_is_not_there_yet_is_said(
+    whole: tuple[Study, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = str(tmp_path / "mispelt.jsonl")
+    study = str(whole[1].parent / "toy.yaml")
+    assert main(["study", study, "--out", str(tmp_path / "out"), "--dry-run", "--records", name]) == 0
+    assert f"{name} is new: nothing is on record yet" in capsys.readouterr().err

@@ -109,7 +109,8 @@ def _ended(cell: Cell, states: Mapping[str, State], kept: Mapping[str, Found]) -
 def _variant(
     plan: Plan, name: str, states: Mapping[str, State], waits: bool, ended: Sequence[bool]
 ) -> doc.StudyVariant:
-    """
+    """How one variant stands.
+
     Args:
         plan: what is not on record.
         ended: which of its policies are.

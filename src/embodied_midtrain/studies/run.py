@@ -60,7 +60,7 @@ def run_study(
     """
     whole = plan(study)
     house = house_of(study, out)
-    known = on_record(whole, read_records(records)) if records else {}
+    known = _known(whole, records)
     part = whole.only(only).without(known)
     check_given(house, part)
     stages = part.stages()
@@ -96,11 +96,24 @@ def study_so_far(study: Study, out: Path, command: str = "", records: Path | Non
         StageError: where given data are missing, so that it cannot be known what is done with them.
     """
     whole, house = plan(study), house_of(study, out)
-    known = on_record(whole, read_records(records)) if records else {}
+    known = _known(whole, records)
     check_given(house, whole.without(known))
     found = states(house, whole.stages())
     kept = _kept(house, whole, found, known, records)
     return _written(out, summarise(house, whole, found, command, kept))
+
+
+def _known(whole: Plan, records: Path | None) -> dict[str, Found]:
+    """What of this study is on record.
+
+    Raises:
+        StageError: on a line that is no record.
+    """
+    if records is None:
+        return {}
+    if not records.exists():
+        console.print(Text(f"{records} is new: nothing is on record yet"), soft_wrap=True)
+    return on_record(whole, read_records(records))
 
 
 def _kept(
@@ -229,7 +242,7 @@ def study_command(
     out = out or Path("runs") / usual
     if dry_run:
         whole = plan(given)
-        facts = outline(whole, only, house_of(given, out), on_record(whole, read_records(records)) if records else {})
+        facts = outline(whole, only, house_of(given, out), _known(whole, records))
         print(json.dumps(facts, indent=2)) if as_json else print_outline(facts)
         return
     command = shlex.join(["emt", *sys.argv[1:]])
