@@ -107,6 +107,9 @@ def test_messages_with_parts_inline_images_and_system_text(tmp_path: Path, image
         (llava("x", answered="   "), "empty text"),
         ({"id": "x", "conversations": []}, "empty text"),
         (llava("x", asked="<image> where is <region>?"), "bad geometry"),
+        (llava("x", None, "<video>\nWhat happens?"), "video"),
+        (llava("x", None, "What happens?") | {"video": "a.mp4"}, "video"),
+        ({"id": "x", "messages": [{"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}]}, "video"),
         (llava("good"), "duplicate id"),
     ],
 )

@@ -16,6 +16,7 @@ from embodied_midtrain.sources.geometry import Convention, lift
 from embodied_midtrain.sources.pictures import ImageFolder
 
 IMAGE_TAG = "<image>"
+VIDEO_TAG = "<video>"
 _ROLES: dict[str, Literal["user", "assistant"]] = {
     "human": "user",
     "user": "user",
@@ -39,6 +40,8 @@ class Fields:
     licence: tuple[str, ...] = ("licence", "license")
     image: tuple[str, ...] = ("image", "images")
     """A path, bytes, a record of these, or a list."""
+    video: tuple[str, ...] = ("video", "videos")
+    """Not read: a record with a video in place of images is skipped."""
     conversation: tuple[str, ...] = ("conversations", "messages")
     question: tuple[str, ...] = ("question", "problem")
     answer: tuple[str, ...] = ("answer", "solution")
@@ -55,8 +58,8 @@ class Fields:
 
     def columns(self) -> list[str]:
         """Every field that may be read."""
-        named = (self.id, self.source, self.licence, self.image, self.conversation, self.question, self.answer)
-        return [name for names in (*named, self.options, self.caption) for name in names]
+        named = (self.id, self.source, self.licence, self.image, self.video, self.conversation, self.question)
+        return [name for names in (*named, self.answer, self.options, self.caption) for name in names]
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,8 @@ class Maker:
         fields = self.fields
         turns, inline, tags = self._turns(record)
         named = _as_list(_first(record, fields.image)) or inline
+        if not named and _first(record, fields.video):
+            raise _video(str(_first(record, fields.video))[:80])
         if tags > len(named):
             raise BadSample("missing image", f"the text speaks of {tags} images, {len(named)} are given")
         sample = Sample(
@@ -216,7 +221,13 @@ def _chosen(answer: Any, options: list[str]) -> int:
     raise BadSample("broken record", f"the answer {str(answer)[:80]!r} is none of the {len(options)} options")
 
 
+def _video(found: str) -> BadSample:
+    return BadSample("video", f"{found}: videos are not read; give their frames as a list of images")
+
+
 def _untagged(text: str) -> tuple[str, int]:
+    if VIDEO_TAG in text:
+        raise _video(f"the text says {VIDEO_TAG}")
     return text.replace(IMAGE_TAG, "").strip(), text.count(IMAGE_TAG)
 
 
@@ -232,6 +243,8 @@ def _content(content: Any, inline: list[str]) -> tuple[str, int]:
             if isinstance(name, str) and name:
                 inline.append(name)
             continue
+        if isinstance(part, dict) and part.get("type") in ("video", "video_url"):
+            raise _video(f"a part of type {part['type']}")
         text = part.get("text") if isinstance(part, dict) else part
         if not isinstance(text, str):
             raise BadSample("broken record", "a turn's content is neither text nor a list of text and image parts")
