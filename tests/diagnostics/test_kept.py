@@ -18,6 +18,9 @@ def table(lost):
     ]
     asked = {ability: [question] * 20 for ability in ABILITIES}
     found = summarise(rows, ["base", "mine"], asked, SimpleNamespace(choices=10))["abilities"]
+    assert [own["shares"] for own in found.values()] == [
+        [s["share"] for s in o["right"].values()] for o in found.values()
+    ]
     return {name: own["against"]["mine"] for name, own in found.items()}
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from embodied_midtrain.artifacts import Skips, StageError
+from embodied_midtrain.cli import main
 from embodied_midtrain.midtraining.compose import ComposeConfig, compose
 from embodied_midtrain.sources.opening import keys_of, open_pool, read_samples
-from tests.midtraining.small_pool import make_pool, samples
+from tests.midtraining.small_pool import make_pool, samples, select
 
 
 @pytest.fixture
@@ -48,6 +49,21 @@ def test_weights_by_source_and_a_composition_of_compositions(tmp_path: Path, poo
     outer = compose(tmp_path / "outer", ComposeConfig(budget=16, weights={"inner": 3, "others": 1}), pools=pair)
     assert outer.counts["shares"]["inner"] == {"samples": 6, "drawn": 12, "repeated": 6}
     assert Counter(s.source for s in open_pool(outer.path, skips=Skips())) == {"books": 9, "charts": 3, "more": 4}
+
+
+def test_what_a_selection_chose_is_drawn(tmp_path: Path, pools: dict[str, Path]) -> None:
+    rows = samples()
+    books = [r for r in rows if r.source == "books"]
+    chosen = select(tmp_path / "selected", books[:3])
+    made = compose(tmp_path / "c", ComposeConfig(budget=6), pools={"near": pools["near"]}, selection=chosen)
+    assert made.counts["shares"] == {"near": {"samples": 3, "drawn": 6, "repeated": 3}}
+    assert set(keys_of(open_pool(made.path, skips=Skips()))) == {r.key for r in books[:3]}
+    words = f"compose --out {made.path} --pools {pools['near']} --budget 6 --selection {chosen.path}"
+    assert main(words.split()) == 0, "the same, by the command"
+    with pytest.raises(StageError, match=r"3 of 3 samples .* are not in this pool"):
+        compose(tmp_path / "other", ComposeConfig(budget=6), pools={"far": pools["far"]}, selection=chosen)
+    with pytest.raises(ValueError, match="of one pool, and 2 are given"):
+        compose(tmp_path / "both", ComposeConfig(budget=6), pools=pools, selection=chosen)
 
 
 def test_it_moves_with_its_pools_and_notices_others(tmp_path: Path, pools: dict[str, Path]) -> None:

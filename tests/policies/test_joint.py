@@ -29,7 +29,7 @@ def pool(tmp_path):
 
 
 @pytest.mark.parametrize("train", [("vision", "connector", "language"), ("connector", "language")])
-@pytest.mark.parametrize("head", ["query", "flow"])
+@pytest.mark.parametrize("head", ["query", "parallel", "flow", "fast"])
 def test_a_steps_loss_is_both_at_the_stated_weight(tmp_path, pool, monkeypatch, head, train):
     """The first step, computed by hand from the same rows."""
     seen = {}

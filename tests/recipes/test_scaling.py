@@ -3,8 +3,9 @@ from dataclasses import replace
 import pytest
 
 from embodied_midtrain.config import ConfigError
+from embodied_midtrain.policies.settings import FinetuneConfig
 from embodied_midtrain.recipes.recipe import load_recipe, named_recipes
-from embodied_midtrain.recipes.scaling import scaled
+from embodied_midtrain.recipes.scaling import scaled, scaled_config
 
 PAPERS = [name for name in named_recipes() if name.startswith("embodied_midtrain")]
 
@@ -23,6 +24,14 @@ def test_every_count_and_nothing_else() -> None:
     assert tenth.benchmarks["libero_10"].rollout.episodes == 5 and tenth.scale == 1.0
     assert tenth.midtrain.lr == recipe.midtrain.lr and tenth.benchmarks["calvin"].chunk == 10
     assert tenth.audit == recipe.audit and tenth.gap == recipe.gap and tenth.embed == recipe.embed
+
+
+def test_milestones_stay_within_the_steps() -> None:
+    tune = FinetuneConfig(chunk=4, executed=2, steps=1000, milestones=(100, 500))
+    for factor, steps, milestones in ((0.1, 100, (10, 50)), (0.002, 2, (1,)), (2.0, 2000, (200, 1000))):
+        small = scaled_config("finetune", tune, factor)
+        small.check()
+        assert (small.steps, small.milestones) == (steps, milestones)
 
 
 @pytest.mark.parametrize("name", named_recipes())

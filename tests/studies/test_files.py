@@ -112,6 +112,36 @@ def test_three_stages_and_a_share_of_unseen_combinations(scale: str) -> None:
     assert isinstance(ood, Stage) and sorted(ood.config.weights.values()) == [6, 94]
     held = {r.variant for r in found.readings}
     assert "all" in held and "action-only" not in held, "only what had a first stage can hold on to it"
+    bases = {r.stage.inputs["base"].config.method for r in found.readings}  # type: ignore[union-attr]
+    assert bases == {"full"} and "all-without-first" not in held, "and to nothing else"
+    frozen, whole = (on_the_way(found, name)[0].config.train for name in ("first-frozen", "first"))
+    assert set(whole) - set(frozen) == {"vision"}
+    kinds = {on_the_way(found, v)[-1].inputs["vqa"].key for v in ("scene", "task", "aligned", "third")}  # type: ignore[union-attr]
+    assert len(kinds) == 4
+
+
+def test_the_second_stage_learns_as_the_paper_says() -> None:
+    tune = on_the_way(made("two_bridges"), "all")[1].config
+    assert (tune.lr, tune.lr * tune.lr_floor, tune.betas) == (2.5e-5, pytest.approx(2.5e-6), (0.9, 0.95))
+    assert (tune.steps, tune.warmup_steps, tune.clip, tune.ema, tune.head) == (30_000, 1000, 1.0, 0.99, "fast")
+
+
+def test_co_training_is_watched_while_it_learns() -> None:
+    found = made("two_bridges_course_compact")
+    course = {r.variant: r.stage for r in found.readings if r.measure == "course"}
+    assert set(course) == {"first", "first-third"} and "vqa" not in course["first"].inputs["trained"].inputs  # type: ignore[union-attr]
+    assert "vqa" in course["first-third"].inputs["trained"].inputs  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["policy_aware_compact", "embodied_midtrain_selectors"])
+def test_what_was_selected_is_kept_beside_the_actions(name: str) -> None:
+    found = made(name)
+    for selector in ("selected", "influence"):
+        trained, policy = on_the_way(found, f"{selector}-kept")
+        kept = policy.inputs["vqa"]
+        assert isinstance(kept, Stage) and kept.inputs["selection"] == trained.inputs["selection"]
+        assert trained.config.method == "lora", "the drift is held"
+    assert found.study.against("influence-kept") in ("selected", "selected-kept")
 
 
 def test_one_policy_is_played_on_two_benchmarks() -> None:

@@ -95,6 +95,24 @@ def test_measures_are_taken_where_they_apply(tmp_path: Path) -> None:
     assert held.stage.inputs["base"].name == "midtrain"  # type: ignore[union-attr]
 
 
+def test_a_measure_names_what_the_last_stage_of_a_kind_has_made(tmp_path: Path) -> None:
+    values = toy.values(tmp_path)
+    robot = values["variants"]["mid+robot"]["stages"][1]
+    values["variants"]["robot"] = {"stages": [robot]}
+    measures = {"held": {"stage": "drift", "inputs": {"base": "midtrain", "robots": "robot"}}}
+    made = plan(toy.study(tmp_path, **values | {"measures": measures, "training_seeds": [0]}))
+    bases = {r.variant: r.stage.inputs["base"].name for r in made.readings}  # type: ignore[union-attr]
+    assert bases == {"mid": "midtrain", "mid+robot": "midtrain"}, "one without is not held to another kind"
+
+
+def test_what_reads_models_by_name_leaves_out_those_that_have_none(tmp_path: Path) -> None:
+    asked = {"stage": "retention", "inputs": {"before": "base", "after": ["model"], "pool": "books"}}
+    values = toy.values(tmp_path)
+    values["variants"]["scratch"] = {"random_language": True}
+    made = plan(toy.study(tmp_path, **values | {"measures": {"kept": asked}, "training_seeds": [0]}))
+    assert {r.variant for r in made.readings} == {"base", "mid", "mid+robot"}
+
+
 def test_stages_are_functions_whose_signatures_say_what_they_take() -> None:
     kinds = {name: kind_of(name) for name in STAGES}
     assert kinds["midtrain"].slots["pool"].kind is Path and not kinds["midtrain"].slots["pool"].optional

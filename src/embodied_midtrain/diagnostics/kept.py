@@ -34,6 +34,8 @@ def summarise(
                 "questions": sum(len(asked[ability]) for ability in members),
                 "chance": _mean([q.chance for ability in sorted(members) for q in asked[ability]]),
                 "sources": sorted({q.sample.source for ability in members for q in asked[ability]}),
+                # In the order of `models`, for programs that know no model's name.
+                "shares": [_shares([row for row in own[name] if row["model"] == model])["share"] for model in models],
                 "right": {model: _shares([row for row in own[name] if row["model"] == model]) for model in models},
                 "against": {model: _told(found[name, model]) for model in models[1:]},
             }

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from embodied_midtrain.artifacts import Artifact, Skips, StageError, atomic_path, open_stage, write_json
 from embodied_midtrain.midtraining.weights import quotas, spread
+from embodied_midtrain.proximity.select import read_selection
 from embodied_midtrain.samples import Pool
 from embodied_midtrain.sources.composed import COMPOSE_STAGE, DRAWS_FILE, PARTS_FILE
 from embodied_midtrain.sources.opening import keys_of, open_pool
@@ -46,6 +47,7 @@ def compose(
     *,
     pools: Mapping[str, Path | str],
     images: Mapping[str, Path] | None = None,
+    selection: Artifact | None = None,
     overwrite: bool = False,
 ) -> Artifact:
     """Draw `config.budget` samples of several pools; `open_pool` reads the result, the samples stay where they are.
@@ -56,21 +58,27 @@ def compose(
     Args:
         pools: by name.
         images: folders that image paths of some of them start from.
+        selection: an 'emt select' artifact: of a pool that stands alone, only what it chose is drawn from.
 
     Raises:
-        StageError: where a pool has no sample, or one has a sample of another.
+        StageError: where a pool has no sample, or one has a sample of another, or lacks one that was chosen.
         ValueError: settings that cannot be meant.
     """
     if config.budget < 1:
         raise ValueError(f"budget is {config.budget}; it must be at least 1")
+    if selection is not None and len(pools) != 1:
+        raise ValueError(f"a selection is of one pool, and {len(pools)} are given")
     folders = images or {}
     reader = Skips()
     opened = {name: open_pool(pools[name], images=folders.get(name), skips=reader) for name in pools}
     prints: dict[str, Artifact | str] = {name: pool.fingerprint() for name, pool in opened.items()}
-    with open_stage(out, COMPOSE_STAGE, config, prints, overwrite=overwrite) as run:
+    made_from = prints | ({"selection": selection} if selection is not None else {})
+    with open_stage(out, COMPOSE_STAGE, config, made_from, overwrite=overwrite) as run:
         if run.done:
             return run.artifact()
         rows = [(name, *key) for name, pool in opened.items() for key in keys_of(pool)]
+        if selection is not None:
+            rows = _chosen(rows, selection)
         _refuse_common(rows, opened)
         groups: dict[str, list[int]] = {}
         for at, row in enumerate(rows):
@@ -92,6 +100,17 @@ def compose(
         write_json(run.file(PARTS_FILE), parts)
         run.skips.rows.extend(reader.rows)
         return run.finish({"draws": config.budget, "shares": {n: _counts(rows, groups[n], drawn[n]) for n in drawn}})
+
+
+def _chosen(rows: list[tuple[str, str, str]], selection: Artifact) -> list[tuple[str, str, str]]:
+    wanted = set(read_selection(selection))
+    found = [row for row in rows if row[1:] in wanted]
+    if missing := wanted - {row[1:] for row in found}:
+        raise StageError(
+            f"{len(missing)} of {len(wanted)} samples that {selection.path} chose are not in this pool, such as "
+            f"{' '.join(min(missing))}: it was made from another one"
+        )
+    return found
 
 
 def _counts(rows: list[tuple[str, str, str]], group: list[int], drawn: NDArray[np.int64]) -> dict[str, Any]:
@@ -121,23 +140,28 @@ def _from(folder: Path, place: Path | str) -> str:
     return str(place) if is_url(str(place)) else os.path.relpath(place, folder)
 
 
-def compose_command(out: Path, pools: tuple[str, ...], config: ComposeConfig, overwrite: bool = False) -> None:
+def compose_command(
+    out: Path, pools: tuple[str, ...], config: ComposeConfig, selection: Path | None = None, overwrite: bool = False
+) -> None:
     """Several pools as one, under a fixed budget of samples: what `emt midtrain --pool` takes.
 
     Examples:
         emt compose --out runs/mine/composed --pools runs/mine/grounding runs/mine/egocentric --budget 8000
         emt compose --out runs/mine/composed --pools runs/mine/etc runs/mine/ood --budget 8000 --weights etc 94 ood 6
+        emt compose --out runs/mine/kept --pools runs/mine/pool --selection runs/mine/selected --budget 8000
 
     Args:
         out: folder for the composition.
         pools: pools as `emt midtrain` takes them; each is called by its last name, without an ending.
         config: how much is drawn of each.
+        selection: an 'emt select' folder: draw from what it chose of the one pool.
         overwrite: replace a result that was made from other pools or settings.
     """
     named = {Path(place).stem: place for place in pools}
     if len(named) < len(pools):
         raise ValueError("two pools have the same name and could not be told apart: rename one")
-    artifact = compose(out, config, pools=named, overwrite=overwrite)
+    chosen = Artifact.open(selection) if selection is not None else None
+    artifact = compose(out, config, pools=named, selection=chosen, overwrite=overwrite)
     print(f"{artifact.path}: {artifact.counts['draws']} draws")
     print(f"{config.by:<24}{'samples':>10}{'drawn':>10}{'repeated':>10}")
     for name, row in artifact.counts["shares"].items():

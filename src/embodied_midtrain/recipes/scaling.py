@@ -57,6 +57,9 @@ def scaled_config(stage: str, config: T, factor: float) -> T:
         for name, value in values.items()
         if value is not None
     }
+    if milestones := getattr(config, "milestones", ()):
+        last = new["steps"] - 1
+        new["milestones"] = tuple(sorted({min(last, _count(step, factor, 1)) for step in milestones}))
     return replace(config, **new)  # type: ignore[type-var]
 
 

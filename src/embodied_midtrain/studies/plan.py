@@ -9,7 +9,7 @@ from typing import Any
 from embodied_midtrain.config import ConfigError, did_you_mean, structure
 from embodied_midtrain.recipes.scaling import scaled_config
 from embodied_midtrain.studies.graph import STEP, Base, Cell, Given, Plan, Reading, Source, Stage
-from embodied_midtrain.studies.stages import AT_HAND, check_inputs, kind_of
+from embodied_midtrain.studies.stages import AT_HAND, MODELS, check_inputs, kind_of
 from embodied_midtrain.studies.study import Call, Measure, Study, merged
 
 
@@ -44,7 +44,7 @@ class _Planner:
                 for number, call in enumerate(variant.stages, 1):
                     where = f"variants.{name}.stages[{number - 1}]"
                     scope["model"] = self._call(where, call, scope, seed, f"{name}, seed {seed}")
-                    scope[f"stage{number}"] = scope["model"]
+                    scope[f"stage{number}"] = scope[call.stage] = scope["model"]
                 of_model = self._measures(name, seed, scope, "model")
                 readings += of_model
                 scope |= {reading.measure: reading.stage for reading in of_model}
@@ -82,7 +82,10 @@ class _Planner:
         for name, measure in self._study.measures.items():
             if measure.of != of or not _applies(measure, known, self._study):
                 continue
-            known[name] = stage = self._call(f"measures.{name}", measure, known, None, label)
+            stage = self._call(f"measures.{name}", measure, known, None, label)
+            if _nameless(stage):
+                continue
+            known[name] = stage
             found.append(Reading(variant, seed, name, stage, **place))
         return found
 
@@ -150,4 +153,15 @@ def _is(source: Any, stage: str) -> bool:
 def _applies(measure: Measure, known: Mapping[str, Source], study: Study) -> bool:
     """Whether a variant has what the measure names: stage2 only where there are two, and so on."""
     names = [n for value in measure.inputs.values() for n in (value if isinstance(value, list) else [value])]
-    return all(name in known for name in names if STEP.fullmatch(str(name)) or name in study.measures)
+    own = {*MODELS, *study.measures}
+    return all(name in known for name in names if STEP.fullmatch(str(name)) or name in own)
+
+
+def _nameless(stage: Stage) -> bool:
+    """Whether it reads models by their names, and is given one that has none: a random language model, a control."""
+    slots = kind_of(stage.name).slots
+    return any(
+        slots[slot].kind is str and isinstance(one, Base) and one.random_language is not None
+        for slot, given in stage.inputs.items()
+        for one in (given.values() if isinstance(given, Mapping) else (given,))
+    )

@@ -13,8 +13,9 @@ from embodied_midtrain.recipes.benchmarks import Arena
 
 FILES = Path(str(resources.files("embodied_midtrain.studies"))) / "files"
 """Studies of the package; those whose names begin with _ are only extended."""
-RESERVED = ("model", "base", "policy")
-"""What is at hand where a stage is called: the model so far, the variant's own backbone, and a measure's policy."""
+RESERVED = ("model", "base", "policy", "midtrain", "finetune")
+"""What is at hand where a stage is called: the model so far, the variant's own backbone, a measure's policy, and what
+the pathway's last stage of that name has made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,8 @@ class Call:
     """Such as midtrain."""
     inputs: dict[str, Any] = field(default_factory=dict)
     """The stage's inputs: for each the name of an entry of `data` (or several, as a list), of an earlier measure, or
-    model, base, policy, stage1, stage2, ... The model, and the policy that is played, need not be named."""
+    model, base, policy, midtrain, finetune, stage1, stage2, ... The model, and the policy that is played, need not be
+    named."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Fields of the stage's config, over those that the study's `settings` give for the stage."""
 

@@ -44,6 +44,10 @@ class Optimisation:
     """Samples that go through the model at once; gradients are accumulated over them."""
     lr: float = 5e-5
     """Peak learning rate."""
+    lr_floor: float = 0.0
+    """Share of it that the cosine falls to."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's decay of the running means of gradients and of their squares."""
     weight_decay: float = 0.0
     """AdamW's decoupled weight decay."""
     anchor: float = 0.0
@@ -73,6 +77,8 @@ class Optimisation:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not (self.lr > 0 and self.clip > 0):
             raise ValueError(f"lr ({self.lr}) and clip ({self.clip}) must be above 0")
+        if not (0 <= self.lr_floor <= 1 and all(0 <= beta < 1 for beta in self.betas)):
+            raise ValueError(f"lr_floor ({self.lr_floor}) is a share, and betas {self.betas} are from 0 to below 1")
         if not 0 <= self.anchor * self.lr < 1:
             raise ValueError(f"anchor is {self.anchor}; it must be from 0 to below 1 / lr")
         if self.ema is not None and not 0 < self.ema < 1:
@@ -170,7 +176,7 @@ def train(
     folder = run.out / CHECKPOINTS
     weights = list(trainee.weights.values())
     optimizer = torch.optim.AdamW(
-        _groups(trainee), lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.999), fused=True
+        _groups(trainee), lr=config.lr, weight_decay=config.weight_decay, betas=config.betas, fused=True
     )
     averages = Averages(trainee.weights, config.ema) if config.ema is not None else None
     state = checkpoint.Trained(trainee.weights, optimizer, averages)
@@ -194,7 +200,7 @@ def train(
     ):
         for step in range(first, config.steps):
             started, waited = time.perf_counter(), trainee.waited()
-            rate = config.lr * cosine(step, config.steps, warmup)
+            rate = config.lr * cosine(step, config.steps, warmup, config.lr_floor)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["rate"]
             work = _gradients(trainee, step, config, team, due=time.monotonic() - saved >= config.save_seconds)
