@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from embodied_midtrain.artifacts import ArtifactMismatch, Skips, StageError, read_json
-from embodied_midtrain.coupled.couple import CoupleConfig, couple, read_facts
+from embodied_midtrain.cli import main
+from embodied_midtrain.coupled.baselines import CEILINGS
+from embodied_midtrain.coupled.couple import CoupleConfig, checked, couple, read_facts
 from embodied_midtrain.coupled.questions import CATEGORY, FAMILIES
 from embodied_midtrain.episodes import BadEpisode, StoredFrames
 from embodied_midtrain.midtraining.midtrain import MidtrainConfig, midtrain
@@ -109,6 +111,28 @@ def test_a_calibration_that_does_not_fit_is_found_and_not_used(tmp_path):
     assert artifact.counts["skipped"] == {"calibration does not fit the pictures": 1}
 
 
+def test_a_calibration_that_cannot_be_checked_is_used_and_said(tmp_path):
+    trace = made.without(made.trace(), seen=1, fingers=1)
+    trace = replace(trace, views=(trace.view("agent"),))
+    still, skips = replace(trace, place=np.repeat(trace.place[:1], len(trace.place), 0)), Skips()
+    assert all(view.cameras is not None for view in checked(still, skips).views)
+    assert skips.counts() == {"calibration could not be checked": len(still.views)}
+    artifact, _, _ = pool_of(tmp_path / "out", [still, made.trace()])
+    assert artifact.counts["skipped"] == skips.counts()
+
+
+def test_the_command_says_which_kinds_need_no_picture(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(
+        "embodied_midtrain.coupled.couple.open_traces", lambda *_, **__: made.as_traces(made.several(6))
+    )
+    monkeypatch.setitem(CEILINGS, "graspable", 0.0)
+    assert main(["couple", "--episodes", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "without the picture" in line]
+    told = read_json(tmp_path / "out/coupled.json")["baselines"]
+    assert [line.partition(":")[0] for line in said] == [kind for kind, own in told.items() if own["held"] is False]
+    assert any(line.startswith("graspable: ") and "above the 0%" in line for line in said)
+
+
 def test_hidden_things_are_not_asked_about(tmp_path):
     trace = made.trace()
     seen = trace.view("agent").seen.copy()
@@ -155,8 +179,8 @@ def test_pictures_that_cannot_be_read(tmp_path):
     trace = made.without(made.trace(), fingers=1, seen=1)
     broken = replace(trace, id="made/broken", views=tuple(map(unreadable, trace.views)))
     artifact, _, facts = pool_of(tmp_path / "out", [broken, trace])
-    # When motion is to tell whether the calibration fits, and at each look.
-    assert artifact.counts["skipped"] == {"broken video": 1 + 17}
+    # When motion is to tell whether the calibration fits, and at each look; of the camera on the hand it cannot.
+    assert artifact.counts["skipped"] == {"broken video": 1 + 17, "calibration could not be checked": 2}
     assert {row["episode"] for row in facts} == {trace.id}
     with pytest.raises(StageError, match="skipped: 18 broken video"):
         couple(tmp_path / "none", ALL, episodes=made.as_traces([broken]))

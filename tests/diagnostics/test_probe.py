@@ -66,7 +66,7 @@ def store(folder, robots, spoil=0, **config) -> Artifact:
 def test_what_can_be_read_is_and_what_cannot_is_not(tmp_path, capsys):
     robots = Made()
     artifact = probe(
-        tmp_path / "out", ProbeConfig(chunk=1), features=store(tmp_path / "f", robots), target=robots, state="places"
+        tmp_path / "out", ProbeConfig(chunk=1, state="places"), features=store(tmp_path / "f", robots), target=robots
     )
     facts = read_json(artifact.file("probe.json"))
     found = facts["layers"][0]["targets"]

@@ -1,13 +1,16 @@
 """The graph of a study: what is shared, what a change touches, what is refused before any work."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from embodied_midtrain.artifacts import Skips
 from embodied_midtrain.config import ConfigError
-from embodied_midtrain.studies.graph import Plan, changed
+from embodied_midtrain.coupled.measured import MeasuredConfig
+from embodied_midtrain.studies.calling import House
+from embodied_midtrain.studies.graph import Given, Plan, changed
 from embodied_midtrain.studies.plan import plan
 from embodied_midtrain.studies.stages import STAGES, kind_of
 from tests.studies import toy
@@ -172,3 +175,21 @@ class Outer:
 def test_only_settings_that_were_changed_name_a_folder() -> None:
     assert changed(Outer(1)) == {"needed": 1}
     assert changed(Outer(1, Inner(b=(2,)), {"x": 0.5})) == {"needed": 1, "inner": {"b": [2]}, "more": {"x": 0.5}}
+
+
+def test_given_robot_data_say_what_their_state_means(tmp_path: Path) -> None:
+    meaning = {"measured": {"state": "pose", "opening": 3}, "calibration": "cameras.yaml"}
+    told = {"path": "real", "camera": "front", **meaning}
+    values = toy.values(tmp_path)
+    values["data"] |= {"real": told, "etc": {"stage": "couple", "inputs": {"episodes": "real"}}}
+    values["variants"]["mid"]["stages"] = [{"stage": "midtrain", "inputs": {"pool": "etc"}}]
+    probed = {"stage": "probe", "inputs": {"features": "seen", "target": "robot"}, "settings": {"state": "pose"}}
+    seen = {"stage": "embed", "inputs": {"target": "robot"}}
+    made = plan(toy.study(tmp_path, **values | {"measures": {"seen": seen, "probe": probed}}))
+    couple = next(stage for stage in made.stages() if stage.name == "couple")
+    real = couple.inputs["episodes"]
+    assert isinstance(real, Given) and real.measured == MeasuredConfig(state="pose", opening=3)
+    assert real.key != replace(real, measured=None).key
+    lying = House(tmp_path / "out", tmp_path).lying(real, Skips())
+    assert (lying.measured, lying.camera, lying.calibration) == (real.measured, "front", tmp_path / "cameras.yaml")
+    assert next(r.stage for r in made.readings if r.measure == "probe").config.state == "pose"

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from embodied_midtrain.artifacts import Artifact
+from embodied_midtrain.artifacts import Artifact, read_json
+from embodied_midtrain.studies.calling import House, call, is_done
 from embodied_midtrain.studies.graph import Stage
 from embodied_midtrain.studies.plan import plan
 from embodied_midtrain.studies.run import house_of, run_study
+from tests.coupled.test_measured import calibration, written
 from tests.studies import toy
 
 pytestmark = pytest.mark.slow
@@ -39,3 +41,30 @@ def test_a_pathway_of_real_stages(tmp_path: Path) -> None:
     counts = Artifact.open(house.of(midtrained), "midtrain").counts
     assert (counts["selected"], counts["samples_seen"]) == (12, 8)
     assert [0 < f.mean <= 1 for f in found.figures] == [True]
+
+
+def test_questions_and_probes_of_data_without_a_simulator(tmp_path: Path) -> None:
+    written(tmp_path / "stack.hdf5")
+    calibration(tmp_path)
+    values = toy.values(tmp_path)
+    given = {
+        "path": "stack.hdf5",
+        "measured": {"state": "pose", "opening": 3, "every": 3},
+        "calibration": "cameras.yaml",
+    }
+    values["data"] |= {
+        "stack": given,
+        "etc": {"stage": "couple", "inputs": {"episodes": "stack"}},
+        "seen": {"stage": "embed", "inputs": {"target": "stack"}, "settings": {"frames_per_episode": 8}},
+    }
+    probed = {"stage": "probe", "inputs": {"features": "seen", "target": "stack"}, "settings": {"state": "pose"}}
+    values["variants"] = {"mid": {"stages": [{"stage": "midtrain", "inputs": {"pool": "etc"}}]}}
+    study = toy.study(tmp_path, **values | {"measures": {"probe": probed}, "training_seeds": [0]})
+    house, done = House(tmp_path / "out", tmp_path), {}
+    for stage in plan(study).stages():
+        if stage.name in ("couple", "embed", "probe"):
+            done[stage.name] = call(house, stage)
+            assert is_done(house, stage)
+    assert {"path", "grasp-point"} <= set(done["couple"].counts["kinds"]), "the calibration is used"
+    read = read_json(done["probe"].file("probe.json"))["layers"][0]["targets"]
+    assert read["state"]["measure"] == "R2"

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from embodied_midtrain.artifacts import Artifact, Skips, StageError, StageRun, open_stage, write_json
+from embodied_midtrain.artifacts import Artifact, Skips, StageError, StageRun, open_stage, read_json, write_json
 from embodied_midtrain.coupled.baselines import baselines
 from embodied_midtrain.coupled.calibration import read_calibration
 from embodied_midtrain.coupled.measured import MeasuredConfig
@@ -168,15 +168,22 @@ def checked(trace: Trace, skips: Skips) -> Trace:
     """The same without calibrations that do not fit the pictures."""
     views = []
     for view in trace.views:
+        fit, where = None, f"{trace.id}/{view.name}"
         try:
             fit = fits(trace, view)
         except BadEpisode as error:
-            skips.add(error.reason, f"{trace.id}/{view.name}", error.detail)
-            fit = None
+            skips.add(error.reason, where, error.detail)
+        else:
+            if fit is None and view.cameras is not None and view.seen is None:
+                skips.add(
+                    "calibration could not be checked",
+                    where,
+                    "the camera is on the hand, or the hand moves too little; questions were asked by it all the same",
+                )
         if fit is False:
             skips.add(
                 "calibration does not fit the pictures",
-                f"{trace.id}/{view.name}",
+                where,
                 "where the gripper is projected, the pictures show no gripper; nothing was projected into this camera",
             )
             view = replace(view, cameras=None)
@@ -322,4 +329,11 @@ def couple_command(
     artifact = couple(out, config, episodes=traces, overwrite=overwrite)
     for name, row in artifact.counts["sources"].items():
         print(f"{name:<18}{row['samples']:>8} samples")
+    for kind, own in read_json(artifact.file(SUMMARY))["baselines"].items():
+        if own["held"] is False:
+            best = max(own[by] for by in ("majority", "words") if own[by] is not None)
+            print(
+                f"{kind}: {best:.0%} can be answered without the picture, above the {own['ceiling']:.0%} that it is "
+                "meant for; more episodes, tasks or scenes make answers less alike"
+            )
     print(f"{artifact.counts['used']} samples of {artifact.counts['episodes']} episodes in {out}")

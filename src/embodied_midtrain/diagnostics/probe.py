@@ -35,6 +35,8 @@ class ProbeConfig:
 
     chunk: int = 10
     """Actions that follow a frame and are to be read from it."""
+    state: str | None = None
+    """Also read these numbers of each frame, by the name that the data have for them, such as object places."""
     folds: int = 5
     """Parts of the episodes: each is tested on once; fewer where there are fewer episodes."""
     seed: int = 0
@@ -52,7 +54,6 @@ def probe(
     *,
     features: Artifact,
     target: Robots,
-    state: str | None = None,
     skips: Skips | None = None,
     overwrite: bool = False,
 ) -> Artifact:
@@ -62,8 +63,7 @@ def probe(
     for labels of other episodes, and what was left out and why.
 
     Args:
-        target: the robot data that the features are of.
-        state: what the data call the numbers of each frame that `target` was opened with; None: none.
+        target: the robot data that the features are of, opened with `config.state`.
         skips: the list that the target's reader adds to; it goes into the artifact. Frames of episodes that it leaves
             out, as one without that state, are left out too.
 
@@ -78,7 +78,11 @@ def probe(
         raise StageError(
             f"{features.path} holds features {what} {target.name}: give the data that 'emt embed --target' read."
         )
-    inputs: dict[str, Artifact | str] = {"features": features, "target": target.fingerprint(), "state": state or ""}
+    inputs: dict[str, Artifact | str] = {
+        "features": features,
+        "target": target.fingerprint(),
+        "state": config.state or "",
+    }
     with open_stage(out, "probe", config, inputs, overwrite=overwrite) as run:
         if run.done:
             return run.artifact()
@@ -86,7 +90,7 @@ def probe(
         settings = features.manifest["config"]
         layers: list[int] = settings.get("layers") or [settings["layer"]]
         tracks = tracks_of(target)
-        labels, missing = labels_of(tracks, target.spec, chunk=config.chunk, state=state)
+        labels, missing = labels_of(tracks, target.spec, chunk=config.chunk, state=config.state)
         episode, frame = _places(store, tracks)
         facts: dict[str, Any] = {"layers": []}
         with progress_bar("probe", len(layers)) as bar:
@@ -207,7 +211,6 @@ def probe_command(
     target: Path,
     out: Path,
     config: ProbeConfig = ProbeConfig(),
-    state: str | None = None,
     camera: str | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -228,14 +231,13 @@ def probe_command(
         target: the robot data that it was made of.
         out: folder for the result.
         config: what is read.
-        state: also read these numbers, by the name that the data have for them, such as object places.
         camera: as it was given to 'emt embed'.
         overwrite: replace a result that was made from other inputs or settings.
     """
     skips = Skips()
-    robots = open_robots(target, skips, camera=camera, state=state)
+    robots = open_robots(target, skips, camera=camera, state=config.state)
     opened = Artifact.open(features, "embed")
-    artifact = probe(out, config, features=opened, target=robots, state=state, skips=skips, overwrite=overwrite)
+    artifact = probe(out, config, features=opened, target=robots, skips=skips, overwrite=overwrite)
     print_probe(read_json(artifact.file(FILE)))
     if skipped := artifact.counts["skipped"]:
         print(f"skipped: {skipped}")

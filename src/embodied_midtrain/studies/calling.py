@@ -19,6 +19,8 @@ from embodied_midtrain.artifacts import (
 )
 from embodied_midtrain.backbones.backbone import Backbone
 from embodied_midtrain.backbones.opening import load_backbone
+from embodied_midtrain.coupled.measured import MeasuredConfig
+from embodied_midtrain.coupled.opening import Traces
 from embodied_midtrain.policies.joint import ImageText
 from embodied_midtrain.policies.policy import Policy
 from embodied_midtrain.robots.balanced import BalancedRobots
@@ -58,12 +60,20 @@ class House:
     def place(self, source: Given | Stage) -> str:
         return str(self.of(source)) if isinstance(source, Stage) else absolute(source.path, self.folder)
 
-    def lying(self, source: Given | Stage, skips: Skips) -> Lying:
-        """What it is opened from."""
+    def lying(self, source: Given | Stage, skips: Skips, state: str | None = None) -> Lying:
+        """What it is opened from; `state`: what a stage wants to read of robot data."""
         if isinstance(source, Stage):
-            return Lying(self.place(source), skips)
-        images = source.images and self.folder / source.images
-        return Lying(self.place(source), skips, images, source.camera, source.split)
+            return Lying(self.place(source), skips, state=state)
+        return Lying(
+            self.place(source),
+            skips,
+            images=source.images and self.folder / source.images,
+            camera=source.camera,
+            split=source.split,
+            measured=source.measured or MeasuredConfig(),
+            calibration=source.calibration and self.folder / source.calibration,
+            state=state,
+        )
 
 
 def is_done(house: House, stage: Stage) -> bool:
@@ -125,7 +135,8 @@ def _print(house: House, given: Given, kind: type) -> str:
     """Of what it is opened as; of a path, of the pool there. Models are told by their files."""
     kind = Pool if kind in (Path, ImageText) else kind
     lying = house.lying(given, Skips())
-    if kind is not Backbone and hasattr(kind, "fingerprint"):
+    # A dataclass has its fields on instances only.
+    if kind is Traces or (kind is not Backbone and hasattr(kind, "fingerprint")):
         found = OPENERS[kind](lying).fingerprint
         return str(found() if callable(found) else found)
     if not Path(lying.place).is_dir():
@@ -156,9 +167,11 @@ def _together(slot: Slot, several: Mapping[str, Any]) -> Any:
 class _Opener:
     def __init__(self, house: House, kind: Kind) -> None:
         self._house, self._kind, self._skips = house, kind, Skips()
+        self._state: str | None = None
 
     def arguments(self, stage: Stage) -> dict[str, Any]:
         kind = self._kind
+        self._state = getattr(stage.config, "state", None)
         values: dict[str, Any] = {"config": stage.config}
         for slot, given in stage.inputs.items():
             if slot == "backbone" and "start" in stage.inputs and kind.slots["start"].kind is Policy:
@@ -199,7 +212,7 @@ class _Opener:
             return load_backbone(self._model(source))
         if kind is str:
             return self._model(source)
-        return OPENERS[kind](self._house.lying(source, self._skips))
+        return OPENERS[kind](self._house.lying(source, self._skips, self._state))
 
     def _model(self, source: Given | Stage) -> str:
         place = self._house.place(source)

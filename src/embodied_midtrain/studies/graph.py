@@ -11,6 +11,7 @@ from typing import Any
 
 from embodied_midtrain.artifacts import fingerprint_of, to_plain
 from embodied_midtrain.config import ConfigError, did_you_mean
+from embodied_midtrain.coupled.measured import MeasuredConfig
 from embodied_midtrain.studies.study import Study
 
 
@@ -36,10 +37,13 @@ class Given:
     camera: str | None = None
     split: str = "train"
     home: str = ""
+    measured: MeasuredConfig | None = None
+    calibration: Path | None = None
 
     @property
     def key(self) -> str:
-        return fingerprint_of([self.path, self.images, self.camera, self.split])
+        told = [one for one in (self.measured, self.calibration) if one is not None]
+        return fingerprint_of([self.path, self.images, self.camera, self.split, *told])
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,8 @@ class _Planner:
             raise ConfigError(f"data go round in a circle: {' needs '.join([*self._open, name])}")
         entry = self._study.data[name]
         if entry.path:
-            made: Source = Given(name, entry.path, entry.images, entry.camera, entry.split, entry.home)
+            given = {one.name: getattr(entry, one.name) for one in fields(Given) if one.name != "name"}
+            made: Source = Given(name, **given)
         else:
             self._open.append(name)
             base = Base(self._study.backbone)

@@ -20,6 +20,8 @@ from embodied_midtrain.artifacts import Artifact, Skips
 from embodied_midtrain.backbones.backbone import Backbone
 from embodied_midtrain.benchmarks.protocol import Actor
 from embodied_midtrain.config import ConfigError, did_you_mean
+from embodied_midtrain.coupled.calibration import read_calibration
+from embodied_midtrain.coupled.measured import MeasuredConfig
 from embodied_midtrain.coupled.opening import Traces, open_traces
 from embodied_midtrain.episodes import Robots
 from embodied_midtrain.policies.joint import ImageText
@@ -67,14 +69,25 @@ class Lying:
     images: Path | None = None
     camera: str | None = None
     split: str = "train"
+    measured: MeasuredConfig = MeasuredConfig()
+    calibration: Path | None = None
+    state: str | None = None
+    """That the stage asks for."""
+
+    def traces(self) -> Traces:
+        known = read_calibration(self.calibration) if self.calibration is not None else None
+        return open_traces(self.place, self.measured, camera=self.camera, calibration=known)
+
+    def robots(self) -> Robots:
+        return open_robots(self.place, self.skips, camera=self.camera, split=self.split, state=self.state)
 
 
 OPENERS: dict[type, Callable[[Lying], Any]] = {
     Policy: lambda it: open_policy(it.place),
     Actor: lambda it: load_actor(it.place),
     Pool: lambda it: open_pool(it.place, images=it.images, skips=it.skips),
-    Traces: lambda it: open_traces(Path(it.place)),
-    Robots: lambda it: open_robots(it.place, it.skips, camera=it.camera, split=it.split),
+    Traces: Lying.traces,
+    Robots: Lying.robots,
     ImageText: lambda it: ImageText(it.place, images=it.images),
     Artifact: lambda it: Artifact.open(it.place),
     Path: lambda it: it.place if is_url(it.place) else Path(it.place),

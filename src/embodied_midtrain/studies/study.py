@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from embodied_midtrain.config import ConfigError, did_you_mean, load_yaml, structure
+from embodied_midtrain.coupled.measured import MeasuredConfig
 from embodied_midtrain.recipes.benchmarks import Arena
 
 FILES = Path(str(resources.files("embodied_midtrain.studies"))) / "files"
@@ -44,6 +45,10 @@ class Entry:
     """Of robot data: which pictures to take where there are several."""
     split: str = "train"
     """Of robot data in RLDS."""
+    measured: MeasuredConfig | None = None
+    """Of robot data that questions are to be asked about, where no simulator told its truth: what its state means."""
+    calibration: Path | None = None
+    """Of its camera, as `emt couple` takes it."""
     home: str = ""
     """Where given data are to be had, or the command that makes them: said where they are missing."""
     stage: str = ""
