@@ -18,14 +18,16 @@ pytestmark = pytest.mark.slow
 def test_a_pathway_of_real_stages(tmp_path: Path) -> None:
     toy.data(tmp_path)
     settings = toy.values(tmp_path)["settings"] | {"midtrain": {**toy.LOOP, "max_tokens": 200}}
-    figures = {"text": "drift.json:cka.robot.text.-1"}
     held = {"stage": "drift", "of": "policy", "inputs": {"base": "stage1", "model": "policy", "robots": "robot"}}
+    held["figures"] = {"text": "drift.json:cka.robot.text.-1"}
+    kept = {"stage": "retention", "inputs": {"before": "base", "after": ["model"], "pool": "both"}}
+    kept["settings"] = {"captions": ["books", "charts"], "choices": 2, "considered": 12}
     study = toy.study(
         tmp_path,
         training_seeds=[0],
         heads={"query": {"head": "query"}},
         settings={**settings, "drift": {"rows": 4, "batch_size": 4}},
-        measures={"held": {**held, "figures": figures}},
+        measures={"kept": {**kept, "figures": {"kept": "retention.json:abilities.captions.shares.1"}}, "held": held},
     )
     found = run_study(study, tmp_path / "out", only=("mid+robot",))
     assert {v.name: v.state for v in found.variants} == {"base": "not run", "mid": "not run", "mid+robot": "done"}
@@ -40,7 +42,7 @@ def test_a_pathway_of_real_stages(tmp_path: Path) -> None:
     assert isinstance(midtrained, Stage)
     counts = Artifact.open(house.of(midtrained), "midtrain").counts
     assert (counts["selected"], counts["samples_seen"]) == (12, 8)
-    assert [0 < f.mean <= 1 for f in found.figures] == [True]
+    assert {f.name: 0 < f.mean <= 1 for f in found.figures} == {"kept": True, "text": True}
 
 
 def test_questions_and_probes_of_data_without_a_simulator(tmp_path: Path) -> None:
