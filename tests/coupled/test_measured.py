@@ -104,6 +104,56 @@ def test_with_a_calibration_places_are_asked_for(tmp_path, episodes):
     assert np.abs(wanted - row["shown"][0]).max() < 1e-3
 
 
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory):
+    """The same episodes with the gripper's pixel among the numbers; of the second it was lost for a while."""
+    path = written(tmp_path_factory.mktemp("tracked") / "stack.hdf5")
+    with h5py.File(path, "r+") as file:
+        for number in range(3):
+            obs = file[f"data/demo_{number}/obs"]
+            seen = made.CAMERA.project(obs["pose"][:, :3], (made.SIDE, made.SIDE))[:, :2].astype(np.float32)
+            if number == 1:
+                seen[20:40] = np.nan
+            obs["track"] = seen
+    return path, replace(STATE, state="pose,track", tracked=(4, 5))
+
+
+def test_a_track_of_the_gripper_stands_in_for_a_calibration(tmp_path, episodes, tracked):
+    path, measured = tracked
+    artifact, kinds, left = asked(tmp_path / "out", path, measured=measured)
+    assert kinds == {"plan", "phase", "next", "path", "path-end", "grasp-point"}
+    assert left["path"]["the track of the gripper was lost"] > 0 and artifact.counts["skipped"] == {}
+    asked(tmp_path / "known", episodes, calibration(tmp_path))
+    paths = [
+        {(r["kind"], *r["about"], r["episode"], r["step"]): r["shown"] for r in read_facts(tmp_path / at) if r["shown"]}
+        for at in ("out", "known")
+    ]
+    same = paths[0].keys() & paths[1].keys()
+    assert len(same) >= 30 and max(np.abs(np.subtract(paths[0][key], paths[1][key])).max() for key in same) <= 2e-3
+
+
+def test_a_track_that_is_not_of_the_pictures_is_found(tmp_path, tracked):
+    path, measured = tracked
+    artifact, kinds, _ = asked(tmp_path / "out", path, measured=replace(measured, tracked=(5, 4)))
+    assert artifact.counts["skipped"] == {"track does not fit the pictures": 3} and kinds == {"plan", "phase", "next"}
+
+
+def test_a_camera_that_was_moved_between_episodes(tmp_path, episodes):
+    wrong = {"position": [9.0, 9.0, 9.0]}
+    calibration(tmp_path)
+    right = yaml.safe_load((tmp_path / "cameras.yaml").read_text())["cameras"]["agent"]
+    (tmp_path / "moved.yaml").write_text(
+        yaml.safe_dump({"cameras": {"agent": right | wrong}, "episodes": {first_id(episodes): {"agent": right}}})
+    )
+    artifact, _, _ = asked(tmp_path / "out", episodes, read_calibration(tmp_path / "moved.yaml"))
+    assert artifact.counts["skipped"] == {"calibration does not fit the pictures": 2}
+    assert {row["episode"] for row in read_facts(tmp_path / "out") if row["shown"]} == {first_id(episodes)}
+
+
+def first_id(episodes):
+    return next(iter(open_robots(episodes, Skips()))).id
+
+
 @pytest.mark.parametrize("write", [as_lerobot, as_calvin])
 def test_every_format_gives_the_same_questions(tmp_path, episodes, write):
     asked(tmp_path / "hdf5", episodes, calibration(tmp_path))

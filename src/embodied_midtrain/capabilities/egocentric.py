@@ -43,15 +43,16 @@ def egocentric(moment: Moment) -> Iterator[Asked]:
 
 
 def _hand(moment: Moment, shot: Shot) -> Iterator[Asked]:
-    seen = None if moment.place is None else shot.project(moment.place)
-    if seen is None or moment.trace.fingers is None or shot.view.seen is None:
+    found = None if moment.place is None else shot.hand(moment.trace, (moment.step,))
+    if found is None or moment.trace.fingers is None or shot.view.seen is None:
         moment.leave("no calibration", ("hand",))
         return
     outline, visible = finger_outline(moment.trace, shot.view, shot.look), int(shot.pixels[FINGERS])
     if outline is None or visible < max(LEAST_PIXELS, VISIBLE * int(outline.sum())):
         moment.leave("the fingers are hidden", ("hand",))
         return
-    if not ((seen[:2] >= 0).all() and (seen[:2] < 1).all()):
+    seen = found[0, :2]
+    if not ((seen >= 0).all() and (seen < 1).all()):
         moment.leave("the fingertips are outside the picture", ("hand",))
         return
     yield Asked(

@@ -43,9 +43,13 @@ def _grasp_point(moment: Moment, shot: Shot) -> Iterator[Asked]:
         moment.leave("no grasp ahead", kind)
         return
     step, thing = coming
-    seen = shot.project(trace.place[step])
-    if seen is None:
+    found = shot.hand(trace, (step,))
+    if found is None:
         moment.leave("no calibration", kind)
+        return
+    seen = found[0]
+    if np.isnan(seen).any():
+        moment.leave("the track of the gripper was lost", kind)
         return
     if seen[2] <= 0 or not (seen[:2] >= 0).all() or not (seen[:2] < 1).all():
         moment.leave("grasp point out of view", kind)

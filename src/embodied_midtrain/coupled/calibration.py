@@ -11,12 +11,13 @@ cameras:
     rotation: [[0, 0, -1], [1, 0, 0], [0, -1, 0]]   from the camera's frame to that of the states
     convention: opencv        x right, y down, looking along z; or opengl: x right, y up, looking along -z
 
-`fovy` (degrees, vertical) may stand in place of fx, fy, cx and cy.
+`fovy` (degrees, vertical) may stand in place of fx, fy, cx and cy. Where cameras were moved between episodes,
+`episodes` has the same for each of them, by id.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -82,6 +83,8 @@ class Calibration:
 
     cameras: dict[str, CameraEntry]
     """By the name that the data have for them."""
+    episodes: dict[str, dict[str, CameraEntry]] = field(default_factory=dict)
+    """Of single episodes, by their id, in place of those: where cameras were moved between them."""
 
 
 def read_calibration(path: Path) -> Calibration:

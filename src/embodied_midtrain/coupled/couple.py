@@ -174,19 +174,21 @@ def checked(trace: Trace, skips: Skips) -> Trace:
         except BadEpisode as error:
             skips.add(error.reason, where, error.detail)
         else:
-            if fit is None and view.cameras is not None and view.seen is None:
+            given = view.track is not None or view.cameras is not None
+            if fit is None and given and view.seen is None:
                 skips.add(
-                    "calibration could not be checked",
+                    "calibration could not be checked" if view.track is None else "track could not be checked",
                     where,
                     "the camera is on the hand, or the hand moves too little; questions were asked by it all the same",
                 )
         if fit is False:
+            of = "calibration" if view.track is None else "track"
             skips.add(
-                "calibration does not fit the pictures",
+                f"{of} does not fit the pictures",
                 where,
-                "where the gripper is projected, the pictures show no gripper; nothing was projected into this camera",
+                "where it has the gripper, the pictures show none; nothing was asked by it",
             )
-            view = replace(view, cameras=None)
+            view = replace(view, cameras=None, track=None)
         views.append(view)
     return replace(trace, views=tuple(views))
 

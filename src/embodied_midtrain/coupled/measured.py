@@ -6,7 +6,7 @@ What things there are and where is not known then, and questions that need it ar
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ class MeasuredConfig:
     """Index of the gripper's opening; none: the gripper's events are not known."""
     closed_is_high: bool = False
     """Whether a larger number there means a more closed gripper."""
+    tracked: tuple[int, int] | None = None
+    """Indices of the gripper's column and row in the picture, pixels, where it was tracked (nan where it was lost): it
+    stands in for a calibration."""
     every: int = 5
     """Steps from one picture that may be asked about to the next."""
 
@@ -51,12 +54,15 @@ def measured_traces(
             skips.add("nan state", episode.id)
             continue
         looks = np.arange(0, len(episode.frames), config.every)
+        view = _view(episode, looks, calibration, camera)
+        if config.tracked is not None:
+            view = replace(view, track=_columns(episode, config.tracked))
         yield Trace(
             id=episode.id,
             task=episode.task,
             instruction=episode.instruction,
             looks=looks,
-            views=(_view(episode, looks, calibration, camera),),
+            views=(view,),
             place=place,
             opening=None if opening is None else _part_open(opening[:, 0], config.closed_is_high),
             rate=robots.spec.rate,
@@ -67,7 +73,7 @@ def _view(episode: Episode, looks: NDArray[np.int64], calibration: Calibration |
     view = View(AGENT, _kept(episode.frames, looks))
     if calibration is None:
         return view
-    entries = calibration.cameras
+    entries = calibration.episodes.get(episode.id, calibration.cameras)
     only = entries if camera is None and len(entries) == 1 else ()
     name = next((name for name in (camera, AGENT, *only) if name in entries), None)
     if name is None:

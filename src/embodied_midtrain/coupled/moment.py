@@ -96,12 +96,13 @@ class Shot:
             found[n] = Region("box", tuple(round(float(edge), DIGITS) for edge in edges))
         return found
 
-    def project(self, points: NDArray[Any]) -> NDArray[np.float64] | None:
-        """World points [..., 3] to (x, y, depth), x and y as parts of the picture; None without a calibration."""
-        if self.view.cameras is None:
-            return None
+    def hand(self, trace: Trace, steps: Iterable[int]) -> NDArray[np.float64] | None:
+        """The gripper at these steps as (x, y, depth), x and y as parts of the picture, nan where the track was lost;
+        None where neither a track nor a calibration tells. [n, 3]"""
+        assert trace.place is not None
+        found = self.view.hand(trace.place, self.look, np.array(list(steps), np.int64))
         height, width = self.view.size
-        return self.view.cameras[self.look].project(points) / (width, height, 1.0)
+        return None if found is None else found / (width, height, 1.0)
 
     def point(self, x: float, y: float) -> Region:
         """From pixels."""

@@ -124,10 +124,11 @@ def motion_rank(trace: Trace, view: View) -> float | None:
     and nothing, where the camera moves or hardly anything else than the robot stands still.
     None where the gripper does not move in the picture, or is not in it.
     """
-    if trace.place is None or view.cameras is None:
+    if trace.place is None or (view.cameras is None and view.track is None):
         return None
     size = max(view.size)
-    found = np.array([view.cameras[n].project(trace.place[step]) for n, step in enumerate(trace.looks)])
+    at = [view.hand(trace.place, look, trace.looks[look : look + 1]) for look in range(len(trace.looks))]
+    found = np.concatenate([one for one in at if one is not None])
     seen = found[:, :2]
     ways = np.linalg.norm(np.diff(seen, axis=0), axis=1)
     inside: NDArray[np.bool_] = np.all((seen >= 0) & (seen < view.size[::-1]), axis=1) & (found[:, 2] > 0)

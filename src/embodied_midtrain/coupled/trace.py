@@ -70,6 +70,8 @@ class View:
         seen: which thing each pixel shows (`simulation.truth`: `NOTHING`, `ARM`, `FINGERS`, `FIRST` + n), where that
             is known. [looks, height, width]
         outlines: pixels within the outline of each thing, hidden and outside ones included. [looks, things]
+        track: where the gripper is in its picture at each step, as (x, y) in pixels, where that was tracked and the
+            camera stands still; nan where it was lost. It goes before `cameras`. [steps, 2]
     """
 
     name: str
@@ -77,11 +79,20 @@ class View:
     cameras: Sequence[Pinhole] | None = None
     seen: NDArray[np.uint8] | None = None
     outlines: NDArray[np.float32] | None = None
+    track: NDArray[np.float32] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
         """(height, width)"""
         return self.frames.shape[1], self.frames.shape[2]
+
+    def hand(self, place: NDArray[np.floating], look: int, steps: NDArray[np.integer]) -> NDArray[np.float64] | None:
+        """Where the gripper is at these steps, in the picture of one look: (x, y, depth) in pixels, nan where the track
+        was lost; None without track and calibration. `place`: as in `Trace`. [n, 3]"""
+        if self.track is not None:
+            found = self.track[steps].astype(np.float64)
+            return np.concatenate([found, np.where(np.isnan(found[:, :1]), np.nan, 1.0)], 1)
+        return None if self.cameras is None else self.cameras[look].project(place[steps])
 
     def mask(self, look: int, thing: int) -> NDArray[np.bool_]:
         """The pixels that show a thing. [height, width]"""

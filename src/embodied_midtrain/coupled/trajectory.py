@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from embodied_midtrain.coupled.moment import DIGITS, Asked, Moment, Shot
+from embodied_midtrain.coupled.trace import Trace
 from embodied_midtrain.coupled.words import said
 from embodied_midtrain.samples import REGION_MARK, Region
 
@@ -24,11 +24,8 @@ def trajectory(moment: Moment) -> Iterator[Asked]:
     if trace.place is None or moment.phase is None:
         moment.leave("place of the gripper not known", KINDS)
         return
-    if moment.main.view.cameras is None:
-        moment.leave("no calibration", KINDS)
-        return
     phase = moment.phases[moment.phase]
-    found = path(moment.main, trace.place[moment.step : phase.stop])
+    found = path(moment.main, trace, range(moment.step, phase.stop))
     if isinstance(found, str):
         moment.leave(found, KINDS)
         return
@@ -60,14 +57,17 @@ def trajectory(moment: Moment) -> Iterator[Asked]:
     )
 
 
-def path(shot: Shot, places: NDArray[np.floating]) -> tuple[Region, ...] | str:
-    """Places [steps, 3] as at most `POINTS` points of a picture, even in time, the last one included.
+def path(shot: Shot, trace: Trace, steps: range) -> tuple[Region, ...] | str:
+    """The gripper at these steps as at most `POINTS` points of a picture, even in time, the last one included.
 
     Where that cannot be: why.
     """
-    steps = np.unique(np.linspace(0, len(places) - 1, min(POINTS, len(places))).round().astype(int))
-    seen = shot.project(places[steps])
-    assert seen is not None
+    chosen = np.unique(np.linspace(steps.start, steps.stop - 1, min(POINTS, len(steps))).round().astype(int))
+    seen = shot.hand(trace, chosen.tolist())
+    if seen is None:
+        return "no calibration"
+    if np.isnan(seen).any():
+        return "the track of the gripper was lost"
     if (seen[:, 2] <= 0).any() or (seen[:, :2] < 0).any() or (seen[:, :2] > 1).any():
         return "path leaves the picture"
     if np.ptp(seen[:, :2], axis=0).max() < LEAST_MOVE:
