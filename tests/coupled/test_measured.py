@@ -230,6 +230,8 @@ def test_files_that_make_no_camera(tmp_path, changed, message):
 def test_a_wrong_index_and_a_missing_name_say_what_to_do(tmp_path, episodes):
     with pytest.raises(StageError, match="--place"):
         asked(tmp_path / "a", episodes, measured=MeasuredConfig(state="pose", place=(0, 1, 9)))
+    with pytest.raises(StageError, match="--tracked"):
+        asked(tmp_path / "b", episodes, measured=replace(STATE, tracked=(4, 5)))
     with pytest.raises(StageError, match="--state"):
         open_traces(episodes)
     (tmp_path / "manifest.json").write_text("{}")

@@ -131,3 +131,15 @@ def test_a_damaged_table_costs_itself_and_unknown_columns_are_named(tmp_path: Pa
     assert len(samples) == 3
     assert skips.counts() == {"broken table": 2, "unknown columns": 1}
     assert "foo" in skips.rows[-1]["detail"]
+
+
+def test_rows_with_a_video_in_place_of_an_image_are_counted(tmp_path: Path) -> None:
+    rows = [{"id": "v", "question": "What happens?", "answer": "It falls.", "video": "a.mp4"}]
+    rows += [{"id": "t", "question": "Which is heavier?", "answer": "Lead.", "video": None}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "videos.parquet")
+    samples, skips = read(tmp_path / "videos.parquet")
+    assert [s.id for s in samples] == ["t"] and skips.counts() == {"video": 1}
+    # Beside images they are left where they are.
+    pq.write_table(pa.Table.from_pylist([one | {"video": b"0"} for one in robo2vlm(2)]), tmp_path / "both.parquet")
+    samples, skips = read(tmp_path / "both.parquet", "robo2vlm")
+    assert len(samples) == 2 and not skips.rows

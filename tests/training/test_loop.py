@@ -124,6 +124,21 @@ def test_the_logged_norm_is_the_one_before_clipping(tmp_path):
     assert record["norm"] == pytest.approx(6e6)
 
 
+def test_floor_and_betas_are_those_of_the_training(tmp_path):
+    def losses(step, w):
+        yield Loss((w - 3).square().sum(), 1)
+
+    found = {}
+    for name, settings in {"plain": {}, "floor": {"lr_floor": 0.5}, "betas": {"betas": (0.0, 0.5)}}.items():
+        # Clipped gradients would all be equal, and then betas are nothing to AdamW.
+        run, weight, trainee, config = line(tmp_path / name, losses, steps=10, clip=1e9, **settings)
+        train(run, trainee, config, "line")
+        lines = (tmp_path / name / "logs" / "train.jsonl").read_text().splitlines()
+        found[name] = json.loads(lines[-1])["lr"], float(weight)
+    assert found["plain"][0] < 0.03 and 0.15 < found["floor"][0] < 0.17
+    assert found["betas"][0] == found["plain"][0] and found["betas"][1] != pytest.approx(found["plain"][1], rel=1e-3)
+
+
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     weight = nn.Parameter(torch.zeros(2))
     optimizer = torch.optim.AdamW([weight])
@@ -158,6 +173,9 @@ def test_settings_that_cannot_be_meant_are_refused():
         Optimisation(steps=0).check()
     with pytest.raises(ValueError, match="above 0"):
         Optimisation(lr=0.0).check()
+    for settings in ({"lr_floor": 1.5}, {"betas": (0.9, 1.0)}):
+        with pytest.raises(ValueError, match=r"lr_floor .* is a share, and betas"):
+            Optimisation(**settings).check()
 
 
 def test_batch_norms_keep_their_pretrained_statistics():

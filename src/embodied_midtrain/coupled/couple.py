@@ -165,7 +165,7 @@ def _samples(
 
 
 def checked(trace: Trace, skips: Skips) -> Trace:
-    """The same without calibrations that do not fit the pictures."""
+    """The same without calibrations and tracks that do not fit the pictures."""
     views = []
     for view in trace.views:
         fit, where = None, f"{trace.id}/{view.name}"

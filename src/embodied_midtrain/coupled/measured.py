@@ -91,8 +91,8 @@ def _columns(episode: Episode, wanted: Sequence[int]) -> NDArray[np.float32] | N
     width = episode.state.shape[1]
     if strangers := [index for index in wanted if not 0 <= index < width]:
         raise StageError(
-            f"{episode.id}: the state has {width} numbers, there is no index {strangers[0]}; say with --place and "
-            "--opening which ones are meant"
+            f"{episode.id}: the state has {width} numbers, there is no index {strangers[0]}; say with --place, "
+            "--opening and --tracked which ones are meant"
         )
     return episode.state[:, list(wanted)]
 

@@ -24,6 +24,10 @@ def summarise(
     """
     groups = {ability: {ability} for ability in asked} | ({"all": set(asked)} if len(asked) > 1 else {})
     own = {name: [row for row in rows if row["ability"] in members] for name, members in groups.items()}
+    right = {
+        name: {model: _shares([row for row in rows if row["model"] == model]) for model in models}
+        for name, rows in own.items()
+    }
     tests = {(name, model): _against(own[name], model, models[0]) for name in groups for model in models[1:]}
     found = dict(zip(tests, corrected(list(tests.values())), strict=True))
     return {
@@ -35,8 +39,8 @@ def summarise(
                 "chance": _mean([q.chance for ability in sorted(members) for q in asked[ability]]),
                 "sources": sorted({q.sample.source for ability in members for q in asked[ability]}),
                 # In the order of `models`, for programs that know no model's name.
-                "shares": [_shares([row for row in own[name] if row["model"] == model])["share"] for model in models],
-                "right": {model: _shares([row for row in own[name] if row["model"] == model]) for model in models},
+                "shares": [right[name][model]["share"] for model in models],
+                "right": right[name],
                 "against": {model: _told(found[name, model]) for model in models[1:]},
             }
             for name, members in groups.items()

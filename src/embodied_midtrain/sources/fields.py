@@ -57,9 +57,9 @@ class Fields:
     """Whether images are text in base64."""
 
     def columns(self) -> list[str]:
-        """Every field that may be read."""
-        named = (self.id, self.source, self.licence, self.image, self.video, self.conversation, self.question)
-        return [name for names in (*named, self.answer, self.options, self.caption) for name in names]
+        """Every field that may be read, but videos, which only count where there are no images."""
+        named = (self.id, self.source, self.licence, self.image, self.conversation, self.question, self.answer)
+        return [name for names in (*named, self.options, self.caption) for name in names]
 
 
 @dataclass(frozen=True)

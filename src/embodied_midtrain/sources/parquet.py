@@ -73,6 +73,10 @@ class ParquetPool(FilePool):
             have = ", ".join(file.schema_arrow.names)
             yield Record("(all rows)", BadSample("unknown columns", f"the file has {have}; say which are which"))
             return
+        fields = self.maker.fields
+        if names is not None and not set(fields.image) & set(names):
+            # Whether a row without an image has a video.
+            names += [n for n in file.schema_arrow.names if n in fields.video]
         number = 0
         for group in range(file.num_row_groups):
             row = 0

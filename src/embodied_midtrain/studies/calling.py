@@ -151,7 +151,7 @@ def call(house: House, stage: Stage) -> Artifact:
         StageError, ValueError: as the stage's function does.
     """
     kind = kind_of(stage.name)
-    arguments = _Opener(house, kind).arguments(stage)
+    arguments = _Opener(house, kind, getattr(stage.config, "state", None)).arguments(stage)
     made = kind.function(house.of(stage), **arguments)
     write_json(made.path / LOGS / MADE_FROM, _identities(house, stage))
     return made
@@ -165,13 +165,13 @@ def _together(slot: Slot, several: Mapping[str, Any]) -> Any:
 
 
 class _Opener:
-    def __init__(self, house: House, kind: Kind) -> None:
-        self._house, self._kind, self._skips = house, kind, Skips()
-        self._state: str | None = None
+    """`state`: what the stage wants to read of robot data."""
+
+    def __init__(self, house: House, kind: Kind, state: str | None) -> None:
+        self._house, self._kind, self._state, self._skips = house, kind, state, Skips()
 
     def arguments(self, stage: Stage) -> dict[str, Any]:
         kind = self._kind
-        self._state = getattr(stage.config, "state", None)
         values: dict[str, Any] = {"config": stage.config}
         for slot, given in stage.inputs.items():
             if slot == "backbone" and "start" in stage.inputs and kind.slots["start"].kind is Policy:
