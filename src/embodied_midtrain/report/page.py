@@ -28,7 +28,7 @@ from embodied_midtrain.report.answer import percent
 from embodied_midtrain.report.charts import short
 from embodied_midtrain.report.gallery import Reader
 from embodied_midtrain.report.study import STUDY, load_study_summary
-from embodied_midtrain.report.study_table import print_study
+from embodied_midtrain.report.study_terminal import print_study
 from embodied_midtrain.report.summary import Summary, load_summary
 from embodied_midtrain.report.tables import Key
 from embodied_midtrain.report.terminal import print_summary

@@ -1,19 +1,14 @@
-"""A study's tables: variants by benchmarks and heads, for a terminal and as Markdown."""
+"""A study's tables: variants by benchmarks and heads, as words and as Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from embodied_midtrain.report.answer import percent
 from embodied_midtrain.report.charts import short
-from embodied_midtrain.report.study import StudyCell, StudyComparison, StudySummary
+from embodied_midtrain.report.study import StudyCell, StudyComparison, StudyFigure, StudySummary
 
 MARKS = {"better": "▲", "worse": "▼", "cannot tell": ""}
 MOST_NAMED = 3
@@ -28,6 +23,8 @@ class Grid:
     title: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    named_by: int = 1
+    """How many of the first columns say what a row is about."""
 
 
 def grids(summary: StudySummary) -> list[Grid]:
@@ -81,19 +78,30 @@ def tests(summary: StudySummary) -> Grid | None:
         for c in summary.comparisons
     ]
     head = ("variant", "against", "on", "difference, points", "p", "p (Holm)", "outcome", "by seed", "pairs")
-    return Grid("Paired tests on the same episodes of the same seeds", head, tuple(rows))
+    return Grid("Paired tests on the same episodes of the same seeds", head, tuple(rows), named_by=3)
 
 
 def figures(summary: StudySummary) -> Grid | None:
     if not summary.figures:
         return None
-    kinds = list(dict.fromkeys((f.measure, f.name, f.benchmark, f.head) for f in summary.figures))
-    values = {(f.variant, f.measure, f.name, f.benchmark, f.head): f for f in summary.figures}
-    rows = []
-    for variant in summary.variants:
-        found = [values.get((variant.name, *kind)) for kind in kinds]
-        rows.append((variant.title, *("–" if f is None else short(f.mean) for f in found)))
-    heads = [": ".join([measure, ", ".join(word for word in more if word)]) for measure, *more in kinds]
+    columns: dict[tuple[str, str, str, str], dict[str, StudyFigure]] = {}
+    for f in summary.figures:
+        columns.setdefault((f.measure, f.name, f.head, f.benchmark), {})[f.variant] = f
+    # One policy may play several benchmarks: what was measured of it is told once, without their names.
+    once: dict[tuple[str, str, str], list[tuple[str, dict[str, StudyFigure]]]] = {}
+    for (*kind, benchmark), found in columns.items():
+        once.setdefault((kind[0], kind[1], kind[2]), []).append((benchmark, found))
+    heads, values = [], []
+    for (measure, name, head), several in once.items():
+        seen = [{variant: f.by_seed for variant, f in found.items()} for _, found in several]
+        same = len(several) > 1 and all(one == seen[0] for one in seen)
+        for benchmark, found in several[:1] if same else several:
+            heads.append(f"{measure}: {', '.join(word for word in (name, '' if same else benchmark, head) if word)}")
+            values.append(found)
+    rows = [
+        (v.title, *(short(found[v.name].mean) if v.name in found else "–" for found in values))
+        for v in summary.variants
+    ]
     return Grid("Measured beside it, mean over training seeds", ("variant", *heads), tuple(rows))
 
 
@@ -164,26 +172,3 @@ def _lines(grid: Grid) -> str:
 
     ruler = "|" + "|".join("---" for _ in grid.head) + "|"
     return "\n".join([line(grid.head), ruler, *(line(row) for row in grid.rows)])
-
-
-def print_study(summary: StudySummary, page: Path | None = None, console: Console | None = None) -> None:
-    """Print the tables, and where the page is."""
-    console = console or Console()
-    for grid in grids(summary):
-        table = Table(title=Text(grid.title), title_justify="left")
-        for name in grid.head:
-            table.add_column(Text(name), overflow="fold")
-        for row in grid.rows:
-            # Text, not markup: names come from study files.
-            table.add_row(*(Text(cell) for cell in row))
-        console.print(table)
-    for line in remarks(summary):
-        console.print(Text(line, style="yellow"))
-    for note in summary.notes:
-        console.print(Text(f"note: {note}"))
-    if summary.commands:
-        console.print(Text("evaluate these by vla-eval, and give this command again:"))
-        for command in summary.commands:
-            console.print(Text(f"  {command}"), soft_wrap=True)
-    if page is not None:
-        console.print(Text(f"Report: {page.resolve()}"), soft_wrap=True)

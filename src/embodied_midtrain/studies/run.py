@@ -21,7 +21,8 @@ from embodied_midtrain.recipes.vla_eval import write_orders
 from embodied_midtrain.report.page import PAGE
 from embodied_midtrain.report.study import STUDY, StudySummary, save_study
 from embodied_midtrain.report.study_page import study_report
-from embodied_midtrain.report.study_table import markdown, print_study
+from embodied_midtrain.report.study_table import markdown
+from embodied_midtrain.report.study_terminal import print_study
 from embodied_midtrain.studies.calling import House, print_of
 from embodied_midtrain.studies.engine import Hands, Here, State, states, work
 from embodied_midtrain.studies.graph import Given, Plan, Stage
