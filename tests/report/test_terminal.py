@@ -11,8 +11,8 @@ from embodied_midtrain.report.summary import Summary, load_summary
 from embodied_midtrain.report.terminal import print_summary
 
 
-def printed(summary: Summary, page: Path | None = None) -> str:
-    console = Console(width=110, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+def printed(summary: Summary, page: Path | None = None, width: int = 110) -> str:
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
     print_summary(summary, page, console)
     return console.export_text()
 
@@ -29,6 +29,12 @@ def test_names_with_brackets_are_printed_as_they_are(run: Path) -> None:
     summary = load_summary(run)
     odd = replace(summary, variants=tuple(replace(v, title="[bold]x[/nope]") for v in summary.variants))
     assert "[bold]x[/nope]" in printed(odd)
+
+
+def test_no_name_of_a_task_is_cut(run: Path) -> None:
+    summary = load_summary(run)
+    long = replace(summary, rollouts=tuple(replace(r, task=f"{r.task}-topdown-wall-v3") for r in summary.rollouts))
+    assert "…" not in printed(long, width=70)
 
 
 def test_a_task_that_was_not_run_says_so(run: Path) -> None:

@@ -84,18 +84,15 @@ def tests(summary: StudySummary) -> Grid | None:
 def figures(summary: StudySummary) -> Grid | None:
     if not summary.figures:
         return None
-    columns: dict[tuple[str, str, str, str], dict[str, StudyFigure]] = {}
+    kinds: dict[tuple[str, str, str], dict[str, dict[str, StudyFigure]]] = {}
     for f in summary.figures:
-        columns.setdefault((f.measure, f.name, f.head, f.benchmark), {})[f.variant] = f
-    # One policy may play several benchmarks: what was measured of it is told once, without their names.
-    once: dict[tuple[str, str, str], list[tuple[str, dict[str, StudyFigure]]]] = {}
-    for (*kind, benchmark), found in columns.items():
-        once.setdefault((kind[0], kind[1], kind[2]), []).append((benchmark, found))
+        kinds.setdefault((f.measure, f.name, f.head), {}).setdefault(f.benchmark, {})[f.variant] = f
     heads, values = [], []
-    for (measure, name, head), several in once.items():
-        seen = [{variant: f.by_seed for variant, f in found.items()} for _, found in several]
-        same = len(several) > 1 and all(one == seen[0] for one in seen)
-        for benchmark, found in several[:1] if same else several:
+    for (measure, name, head), on in kinds.items():
+        # One policy may play several benchmarks: what was measured of it is told once, without their names.
+        seen = [{variant: f.by_seed for variant, f in found.items()} for found in on.values()]
+        same = len(seen) > 1 and all(one == seen[0] for one in seen)
+        for benchmark, found in list(on.items())[: 1 if same else None]:
             heads.append(f"{measure}: {', '.join(word for word in (name, '' if same else benchmark, head) if word)}")
             values.append(found)
     rows = [

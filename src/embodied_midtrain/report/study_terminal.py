@@ -18,9 +18,9 @@ BORDERS = 3
 
 def abreast(grid: Grid, width: int) -> list[Grid]:
     """The table in as many parts as have room for whole words side by side; each says what its rows are about."""
-    if sum(least + BORDERS for least, _ in _widths(grid)) >= width:
+    if sum(_words(grid)) + BORDERS * len(grid.head) >= width:
         grid = _named_at_once(grid)
-    first, *rest = (least + BORDERS for least, _ in _widths(grid))
+    first, *rest = (least + BORDERS for least in _words(grid))
     parts: list[list[int]] = [[]]
     left = room = width - 1 - first
     for column, needed in enumerate(rest, start=1):
@@ -48,19 +48,22 @@ def _named_at_once(grid: Grid) -> Grid:
     return Grid(grid.title, head, tuple(rows))
 
 
-def _widths(grid: Grid) -> list[tuple[int, int]]:
-    """Of each column, the cells that its longest word takes, and its longest line."""
-    columns = list(zip(grid.head, *grid.rows, strict=True))
-    words = [max((cell_len(word) for line in column for word in line.split()), default=1) for column in columns]
-    return list(zip(words, (max(1, *map(cell_len, column)) for column in columns), strict=True))
+def _words(grid: Grid) -> list[int]:
+    """How much room the longest word of each column takes."""
+    columns = zip(grid.head, *grid.rows, strict=True)
+    return [max((cell_len(word) for line in column for word in line.split()), default=1) for column in columns]
+
+
+def _lines(grid: Grid) -> list[int]:
+    """How much its longest line."""
+    return [max(map(cell_len, column)) for column in zip(grid.head, *grid.rows, strict=True)]
 
 
 def _table(grid: Grid, width: int) -> Table:
     """No wider than `width`: where its words have room, none is broken, and what is left goes to the longest lines."""
     table = Table(title=Text(grid.title), title_justify="left")
-    widths = [least for least, _ in _widths(grid)]
+    widths, lines = _words(grid), _lines(grid)
     left = width - 1 - sum(widths) - BORDERS * len(widths)
-    lines = [most for _, most in _widths(grid)]
     for _ in range(max(left, 0)):
         missing = [most - now for most, now in zip(lines, widths, strict=True)]
         if max(missing) == 0:

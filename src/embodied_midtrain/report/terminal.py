@@ -39,9 +39,10 @@ def success_table(summary: Summary) -> Table:
     tasks = list(dict.fromkeys(r.task for r in summary.rollouts))
     variants = dict.fromkeys([*(v.variant for v in summary.variants), *(r.variant for r in summary.rollouts)])
     table = Table(title=Text(f"Success in closed loop: {summary.benchmark or summary.name}"), title_justify="left")
-    table.add_column("variant")
+    # A name that is cut may be another's: it goes on in the next line.
+    table.add_column("variant", overflow="fold")
     for task in tasks:
-        table.add_column(Text(task), justify="right")
+        table.add_column(Text(task), justify="right", overflow="fold")
     table.add_column("all tasks", justify="right", style="bold")
     cells = {(r.variant, r.task): _cell(r) for r in summary.rollouts}
     overall = {v.variant: _overall(v) for v in summary.variants}
